@@ -1,0 +1,2 @@
+//! persister binary.
+fn main() {}

@@ -1,0 +1,25 @@
+//! The vocabulary of Starling: what a conversation, a message, a command and a refusal are.
+//!
+//! May use: serde, bytes, uuid, sha2. Deliberately absent: tokio, clocks, randomness, Redis, Postgres, sockets,
+//! and everything that waits. Each type is plain data; whoever needs the present time passes it in.
+
+mod command;
+mod conversation;
+mod disconnect;
+mod event;
+mod ids;
+mod message;
+mod partition;
+mod refusal;
+
+pub use command::{
+    Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send, Sent,
+    Subscribe, Subscribed,
+};
+pub use conversation::{ConversationKind, Direct};
+pub use disconnect::Disconnect;
+pub use event::{ClientInfo, Event, Stored};
+pub use ids::{ClientMessageId, ConnectionId, ConversationId, IdError, MessageId, NodeId, UserId};
+pub use message::{BODY_BYTES_MAX, Body, Epoch, KIND_BYTES_MAX, Message, MessageKind, Seq};
+pub use partition::{PARTITIONS_DEFAULT, PARTITIONS_MAX, Partition};
+pub use refusal::Refusal;

@@ -1,0 +1,5 @@
+//! What every Starling process agrees on: the domain, the records kept in Redis, and the ports to Redis and Postgres.
+//!
+//! ARCHITECTURE.md lists the rooms and who may use whom; `tests/tidy.rs` reads that table and fails when it differs.
+
+pub mod domain;
