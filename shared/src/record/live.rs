@@ -1,0 +1,127 @@
+//! What is published on a conversation's channel: a message with its place in front, or an ephemeral event.
+
+use std::sync::Arc;
+
+use super::payload::{Payload, decode_payload, encode_payload};
+use crate::domain::{ClientInfo, ConversationId, Event, Message, Seq};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Longest header of a live message: the tag, three 20-digit numbers and their separators, in bytes.
+const HEADER_BYTES_MAX: usize = 64;
+
+/// Why a record cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a version that this one does not know.
+    #[error("record version {0} is unknown")]
+    Version(u8),
+    /// Ends too early.
+    #[error("record is cut short")]
+    Truncated,
+    /// Holds a field that is not what it should be.
+    #[error("record has a bad {0}")]
+    Field(&'static str),
+}
+
+/// The header that puts a payload at its place. `publish.lua` writes the same one.
+pub fn message_header(seq: Seq, prev: Seq, time: u64) -> String {
+    format!("M{seq} {prev} {time}\n")
+}
+
+/// Encodes a whole live message.
+pub fn encode_message(message: &Message) -> Bytes {
+    let header = message_header(message.seq, message.prev, message.time);
+    let payload = encode_payload(&Payload {
+        id: message.id,
+        sender: message.sender.clone(),
+        client_id: message.client_id.clone(),
+        kind: message.kind.clone(),
+        body: message.body.clone(),
+    });
+    let mut out = BytesMut::with_capacity(header.len() + payload.len());
+    out.put_slice(header.as_bytes());
+    out.put_slice(&payload);
+    out.freeze()
+}
+
+/// Encodes an ephemeral event; `None` for one that is sequenced.
+pub fn encode_ephemeral(event: &Event) -> Option<Bytes> {
+    let (tag, who) = match event {
+        Event::Message(_) => return None,
+        Event::Join(who) => (b'J', who),
+        Event::Leave(who) => (b'L', who),
+    };
+    let mut out = vec![tag];
+    serde_json::to_writer(&mut out, who).expect("who a client is is plain data");
+    Some(out.into())
+}
+
+/// Decodes what came in on the channel of `conversation`.
+///
+/// # Errors
+/// When the bytes are no record that this version knows.
+pub fn decode_live(conversation: &ConversationId, bytes: &Bytes) -> Result<Event, RecordError> {
+    Ok(match bytes.first() {
+        Some(b'M') => Event::Message(Arc::new(decode_message(conversation, bytes)?)),
+        Some(b'J') => Event::Join(decode_who(bytes)?),
+        Some(b'L') => Event::Leave(decode_who(bytes)?),
+        Some(&version) => return Err(RecordError::Version(version)),
+        None => return Err(RecordError::Truncated),
+    })
+}
+
+fn decode_who(bytes: &Bytes) -> Result<ClientInfo, RecordError> {
+    serde_json::from_slice(&bytes[1..]).map_err(|_| RecordError::Field("client"))
+}
+
+fn decode_message(conversation: &ConversationId, bytes: &Bytes) -> Result<Message, RecordError> {
+    let head = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
+    let end = head.iter().position(|&byte| byte == b'\n').ok_or(RecordError::Truncated)?;
+    let text = std::str::from_utf8(&head[1..end]).map_err(|_| RecordError::Field("header"))?;
+    let mut numbers = text.split(' ').map(str::parse::<u64>);
+    let mut next = || numbers.next().and_then(Result::ok).ok_or(RecordError::Field("header"));
+    let (seq, prev, time) = (Seq(next()?), Seq(next()?), next()?);
+    Ok(decode_payload(&bytes.slice(end + 1..))?.at(conversation.clone(), seq, prev, time))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{Body, ConnectionId, UserId};
+
+    #[test]
+    fn a_message_round_trips() {
+        let conversation = ConversationId::parse("conv_1_2").unwrap();
+        let message = super::super::payload::tests::example().at(
+            conversation.clone(),
+            Seq(4_294_967_297),
+            Seq(7),
+            1_790_000_000_000,
+        );
+        let bytes = encode_message(&message);
+        assert!(bytes.starts_with(b"M4294967297 7 1790000000000\n\x01"));
+        assert_eq!(decode_live(&conversation, &bytes).unwrap(), Event::Message(Arc::new(message)));
+    }
+
+    #[test]
+    fn an_ephemeral_event_round_trips() {
+        let conversation = ConversationId::parse("c").unwrap();
+        let event = Event::Join(ClientInfo {
+            user: UserId::parse("alice").unwrap(),
+            client: ConnectionId(Uuid::from_u128(1)),
+            info: Some(Body::from_json(&b"{\"a\": 1}"[..])),
+        });
+        let bytes = encode_ephemeral(&event).unwrap();
+        assert_eq!(decode_live(&conversation, &bytes).unwrap(), event);
+    }
+
+    #[test]
+    fn what_is_no_record_is_an_error() {
+        let conversation = ConversationId::parse("c").unwrap();
+        for bad in [&b""[..], b"M", b"M1 2\n", b"Mx y z\n", b"J{}", b"Z", b"M1 2 3\n"] {
+            assert!(decode_live(&conversation, &Bytes::copy_from_slice(bad)).is_err(), "{bad:?}");
+        }
+    }
+}
