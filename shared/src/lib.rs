@@ -2,10 +2,12 @@
 //!
 //! ARCHITECTURE.md lists the rooms and who may use whom; `tests/tidy.rs` reads that table and fails when it differs.
 
+pub mod auth;
 pub mod broker;
 pub mod clock;
 pub mod domain;
 pub mod log;
 pub mod presence;
+pub mod publisher;
 pub mod record;
 pub mod store;
