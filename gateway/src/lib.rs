@@ -1,1 +1,4 @@
-//! placeholder
+//! Holds the client connections of Starling.
+
+pub mod dialect;
+pub mod protocol;

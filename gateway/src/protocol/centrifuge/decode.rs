@@ -1,0 +1,217 @@
+//! Bytes to commands.
+
+use std::{borrow::Cow, num::NonZeroU32};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use shared::domain::{
+    BODY_BYTES_MAX, Body, ClientMessageId, Command, Connect, ConversationId, Direction, Disconnect,
+    HistoryQuery, MessageKind, Position, Refusal, Send, Seq, Subscribe,
+};
+
+use super::packet::{self, Call, HistoryData, Packet, Request, SendData, Tag};
+
+/// Most commands in one frame.
+pub const COMMANDS_PER_FRAME_MAX: usize = 256;
+/// Deepest nesting of arrays and objects in a message body.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Most server-side subscriptions that one `connect` can resume.
+pub const RESUME_MAX: usize = 256;
+/// Most messages that one history request can ask for; a higher or negative limit asks for so many.
+pub const HISTORY_MESSAGES_MAX: u32 = 500;
+
+/// `subscribe.flag`: refuse an unrecoverable position instead of starting afresh.
+const FLAG_REJECT_UNRECOVERED: i64 = 2;
+
+/// Decodes the commands of one frame, separated by newlines.
+///
+/// A command that is well formed but cannot be done comes back as [`Command::Unsupported`], so that the client is
+/// answered under its id.
+///
+/// # Errors
+/// The reason to disconnect: a frame that breaks the protocol, a token beyond [`TOKEN_BYTES_MAX`], or an asynchronous
+/// `send` that has no meaning here.
+pub fn decode(frame: &[u8]) -> Result<Vec<(Tag, Command)>, Disconnect> {
+    let text = std::str::from_utf8(frame).map_err(|_| Disconnect::BadRequest)?;
+    let mut commands = Vec::new();
+    for line in text.split('\n').filter(|line| !line.trim_ascii().is_empty()) {
+        if commands.len() == COMMANDS_PER_FRAME_MAX {
+            return Err(Disconnect::BadRequest);
+        }
+        let packet: Packet<'_> = serde_json::from_str(line).map_err(|_| Disconnect::BadRequest)?;
+        commands.push(command(packet)?);
+    }
+    if commands.is_empty() { Err(Disconnect::BadRequest) } else { Ok(commands) }
+}
+
+fn command(packet: Packet<'_>) -> Result<(Tag, Command), Disconnect> {
+    let silent = Tag { id: None, is_rpc: false };
+    let Some(request) = packet.request else { return Ok((silent, Command::Pong)) };
+    let tag = Tag { id: NonZeroU32::new(packet.id), is_rpc: matches!(request, Request::Rpc(_)) };
+    let command = match request {
+        Request::Connect(request) => Ok(connect(request)?),
+        Request::Refresh(request) => Ok(Command::Refresh { token: token(request.token)? }),
+        Request::Subscribe(request) => subscribe(request),
+        Request::Unsubscribe(request) => conversation(&request.channel).map(Command::Unsubscribe),
+        Request::Publish(request) => publish(&request),
+        Request::History(request) => history(request),
+        Request::Presence(request) => conversation(&request.channel).map(Command::Presence),
+        Request::PresenceStats(request) => conversation(&request.channel).map(Command::PresenceStats),
+        Request::Rpc(request) => call(&request),
+        Request::SubRefresh(_) => Err(Refusal::NotSupported),
+        Request::Send(send) => return Ok((silent, or_refusal(asynchronous(send.data)?))),
+    };
+    if tag.id.is_none() {
+        return Err(Disconnect::BadRequest);
+    }
+    Ok((tag, or_refusal(command)))
+}
+
+fn or_refusal(command: Result<Command, Refusal>) -> Command {
+    command.unwrap_or_else(Command::Unsupported)
+}
+
+fn conversation(text: &str) -> Result<ConversationId, Refusal> {
+    ConversationId::parse(text).map_err(|_| Refusal::Invalid)
+}
+
+fn token(text: Cow<'_, str>) -> Result<String, Disconnect> {
+    if text.len() > TOKEN_BYTES_MAX { Err(Disconnect::InvalidToken) } else { Ok(text.into_owned()) }
+}
+
+fn connect(request: packet::Connect<'_>) -> Result<Command, Disconnect> {
+    if request.subs.len() > RESUME_MAX {
+        return Err(Disconnect::BadRequest);
+    }
+    // A name that is no conversation's cannot be a subscription of ours: leaving it out tells the client that it ended.
+    let resume = request
+        .subs
+        .into_iter()
+        .filter(|(_, sub)| sub.recover)
+        .filter_map(|(channel, sub)| {
+            let position = Position { epoch: sub.epoch, seq: Seq(sub.offset) };
+            Some((ConversationId::parse(&channel).ok()?, position))
+        })
+        .collect();
+    Ok(Command::Connect(Connect { token: token(request.token)?, resume }))
+}
+
+fn subscribe(request: packet::Subscribe<'_>) -> Result<Command, Refusal> {
+    if request.kind != 0 {
+        return Err(Refusal::NotSupported);
+    }
+    // To ignore a filter would show the client what it asked not to see.
+    if request.tf.is_some() {
+        return Err(Refusal::Invalid);
+    }
+    let position = Position { epoch: request.epoch, seq: Seq(request.offset) };
+    Ok(Command::Subscribe(Subscribe {
+        conversation: conversation(&request.channel)?,
+        recover: request.recover.then_some(position),
+        join_leave: request.join_leave,
+        refuse_unrecoverable: request.flag & FLAG_REJECT_UNRECOVERED != 0,
+    }))
+}
+
+fn publish(request: &packet::Publish<'_>) -> Result<Command, Refusal> {
+    if request.kind != 0 {
+        return Err(Refusal::NotSupported);
+    }
+    Ok(Command::Publish { conversation: conversation(&request.channel)?, body: body(request.data)? })
+}
+
+fn history(request: packet::History<'_>) -> Result<Command, Refusal> {
+    let since = request.since.map(|since| Position { epoch: since.epoch, seq: Seq(since.offset) });
+    history_query(&request.channel, since, request.limit, request.reverse)
+}
+
+/// Chat operations by name; each has one meaning, whichever protocol spells it.
+fn call(call: &Call<'_>) -> Result<Command, Refusal> {
+    match &*call.method {
+        "send" => send(call.data),
+        "history" => {
+            let data: HistoryData<'_> = operand(call.data)?;
+            let since = data.since.map(|since| Position { epoch: since.epoch, seq: Seq(since.seq) });
+            history_query(&data.conversation, since, data.limit, data.reverse)
+        }
+        _ => Err(Refusal::UnknownMethod),
+    }
+}
+
+/// What an asynchronous `send` may say: `{"method":"send","data":…}`, as `rpc` would, but without an answer.
+fn asynchronous(data: Option<&RawValue>) -> Result<Result<Command, Refusal>, Disconnect> {
+    let call: Call<'_> = operand(data).map_err(|_| Disconnect::NotAvailable)?;
+    if call.method == "send" { Ok(send(call.data)) } else { Err(Disconnect::NotAvailable) }
+}
+
+fn operand<'a, T: serde::Deserialize<'a>>(data: Option<&'a RawValue>) -> Result<T, Refusal> {
+    serde_json::from_str(data.ok_or(Refusal::Invalid)?.get()).map_err(|_| Refusal::Invalid)
+}
+
+fn send(data: Option<&RawValue>) -> Result<Command, Refusal> {
+    let data: SendData<'_> = operand(data)?;
+    let client_id = data.client_id.map(|id| ClientMessageId::parse(&id)).transpose();
+    Ok(Command::Send(Send {
+        conversation: conversation(&data.conversation)?,
+        client_id: client_id.map_err(|_| Refusal::Invalid)?,
+        kind: data.kind.map_or(Ok(MessageKind::TEXT), |kind| message_kind(&kind))?,
+        body: body(data.body)?,
+        retry: data.retry,
+    }))
+}
+
+fn message_kind(text: &str) -> Result<MessageKind, Refusal> {
+    // A void message is hidden from clients; were they able to send one, they could take numbers unseen.
+    MessageKind::parse(text).filter(|kind| *kind != MessageKind::VOID).ok_or(Refusal::Invalid)
+}
+
+fn body(data: Option<&RawValue>) -> Result<Body, Refusal> {
+    let json = data.ok_or(Refusal::Invalid)?.get().as_bytes();
+    if json.len() > BODY_BYTES_MAX {
+        return Err(Refusal::TooLarge);
+    }
+    if json_depth(json) > JSON_DEPTH_MAX {
+        return Err(Refusal::Invalid);
+    }
+    Ok(Body::from_json(Bytes::copy_from_slice(json)))
+}
+
+/// How deep arrays and objects are nested in a valid JSON text.
+fn json_depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut is_string, mut is_escaped) = (false, false);
+    for byte in json {
+        match (is_string, byte) {
+            (true, _) if is_escaped => is_escaped = false,
+            (true, b'\\') => is_escaped = true,
+            (_, b'"') => is_string = !is_string,
+            (false, b'[' | b'{') => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn history_query(
+    channel: &str,
+    since: Option<Position>,
+    limit: i64,
+    is_reverse: bool,
+) -> Result<Command, Refusal> {
+    if is_reverse && since.as_ref().is_some_and(|since| since.seq == Seq(0)) {
+        return Err(Refusal::Invalid);
+    }
+    Ok(Command::History(HistoryQuery {
+        conversation: conversation(channel)?,
+        since,
+        // A negative limit means "no limit", and does not fit either.
+        limit: u32::try_from(limit).unwrap_or(HISTORY_MESSAGES_MAX).min(HISTORY_MESSAGES_MAX),
+        direction: if is_reverse { Direction::Backward } else { Direction::Forward },
+    }))
+}

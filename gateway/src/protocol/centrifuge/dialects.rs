@@ -1,0 +1,176 @@
+//! The three ways in which encoded lines reach a client: WebSocket frames, server-sent events, a stream of lines.
+
+use bytes::Bytes;
+use shared::domain::{ConversationId, Disconnect, Event};
+
+use super::encode::{disconnect_push, push};
+use crate::dialect::Dialect;
+
+/// Largest payload of a WebSocket frame that holds more than one line, in bytes. A single longer line is still sent whole.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// What an event stream starts with, so that headers and a first byte are there at once: a comment.
+pub const SSE_OPENING: &[u8] = b":\n\n";
+
+/// First guess at the size of an encoded event without its body, in bytes.
+const ENVELOPE_BYTES_GUESS: usize = 320;
+
+/// Centrifuge JSON over WebSocket.
+pub static WEBSOCKET: Dialect = Dialect {
+    name: "centrifuge/websocket",
+    index: 0,
+    batch: |conversation, events| websocket(&lines(conversation, events)),
+    frame: websocket,
+    farewell: close_frame,
+    ping: || Bytes::from_static(b"\x81\x02{}"),
+};
+
+/// Centrifuge JSON over server-sent events.
+pub static SSE: Dialect = Dialect {
+    name: "centrifuge/sse",
+    index: 1,
+    batch: |conversation, events| sse(&lines(conversation, events)),
+    frame: sse,
+    farewell: |why| farewell(why, sse),
+    ping: || Bytes::from_static(b"data: {}\n\n"),
+};
+
+/// Centrifuge JSON over an endless HTTP response.
+pub static HTTP_STREAM: Dialect = Dialect {
+    name: "centrifuge/http_stream",
+    index: 2,
+    batch: |conversation, events| http_stream(&lines(conversation, events)),
+    frame: http_stream,
+    farewell: |why| farewell(why, http_stream),
+    ping: || Bytes::from_static(b"{}\n"),
+};
+
+/// What is shown of the events, one line each.
+fn lines(conversation: &ConversationId, events: &[Event]) -> Vec<u8> {
+    let bodies: usize = events.iter().map(body_len).sum();
+    let mut out = Vec::with_capacity(bodies + events.len() * ENVELOPE_BYTES_GUESS);
+    for event in events {
+        let before = out.len();
+        if before > 0 {
+            out.push(b'\n');
+        }
+        let start = out.len();
+        push(conversation, event, &mut out);
+        if out.len() == start {
+            out.truncate(before);
+        }
+    }
+    out
+}
+
+fn body_len(event: &Event) -> usize {
+    match event {
+        Event::Message(message) => message.body.as_bytes().len(),
+        Event::Join(_) | Event::Leave(_) => 0,
+    }
+}
+
+/// As many lines to a frame as fit.
+fn websocket(lines: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(lines.len() + HEADER_BYTES_MAX);
+    let mut rest = lines;
+    while !rest.is_empty() {
+        let end = frame_end(rest);
+        header(TEXT, end, &mut out);
+        out.extend_from_slice(&rest[..end]);
+        // Behind the frame stands the newline that its end replaces.
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    out.into()
+}
+
+/// Where the last line ends that still fits, or else the first one.
+fn frame_end(lines: &[u8]) -> usize {
+    if lines.len() <= FRAME_BYTES_MAX {
+        return lines.len();
+    }
+    let is_newline = |byte: &u8| *byte == b'\n';
+    let fitting = lines[..=FRAME_BYTES_MAX].iter().rposition(is_newline);
+    fitting.or_else(|| lines.iter().position(is_newline)).unwrap_or(lines.len())
+}
+
+const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
+const HEADER_BYTES_MAX: usize = 10;
+
+/// The head of an unmasked, final frame.
+fn header(opcode: u8, payload: usize, out: &mut Vec<u8>) {
+    out.push(opcode);
+    match (u8::try_from(payload), u16::try_from(payload)) {
+        (Ok(short @ 0..=125), _) => out.push(short),
+        (_, Ok(medium)) => {
+            out.push(126);
+            out.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(payload as u64).to_be_bytes());
+        }
+    }
+}
+
+fn close_frame(why: Disconnect) -> Bytes {
+    if why == Disconnect::ConnectionClosed {
+        return Bytes::new();
+    }
+    let mut out = Vec::new();
+    header(CLOSE, size_of::<u16>() + why.reason().len(), &mut out);
+    out.extend_from_slice(&why.code().to_be_bytes());
+    out.extend_from_slice(why.reason().as_bytes());
+    out.into()
+}
+
+fn farewell(why: Disconnect, frame: fn(&[u8]) -> Bytes) -> Bytes {
+    let mut line = Vec::new();
+    if why != Disconnect::ConnectionClosed {
+        disconnect_push(why, &mut line);
+    }
+    frame(&line)
+}
+
+fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+}
+
+fn sse(lines: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(lines.len() + 16);
+    for line in split(lines) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line);
+        out.extend_from_slice(b"\n\n");
+    }
+    out.into()
+}
+
+/// Pure ASCII: older SDKs decode each chunk of the response by itself, and a proxy may cut a character in two.
+fn http_stream(lines: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(lines.len() + 16);
+    for line in split(lines) {
+        escape_non_ascii(line, &mut out);
+        out.push(b'\n');
+    }
+    out.into()
+}
+
+/// In JSON such a character can only stand in a string, where its escape means the same.
+fn escape_non_ascii(json: &[u8], out: &mut Vec<u8>) {
+    if json.is_ascii() {
+        return out.extend_from_slice(json);
+    }
+    let text = std::str::from_utf8(json).expect("JSON that was parsed or made here is UTF-8");
+    let mut units = [0; 2];
+    for character in text.chars() {
+        match u8::try_from(character) {
+            Ok(ascii @ 0..=0x7f) => out.push(ascii),
+            _ => {
+                for unit in character.encode_utf16(&mut units) {
+                    out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
+                }
+            }
+        }
+    }
+}
