@@ -215,3 +215,143 @@ fn history_query(
         direction: if is_reverse { Direction::Backward } else { Direction::Forward },
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(line: &str) -> Command {
+        let mut commands = decode(line.as_bytes()).unwrap();
+        assert_eq!(commands.len(), 1, "{line}");
+        commands.remove(0).1
+    }
+
+    fn body_of(command: &Command) -> &[u8] {
+        match command {
+            Command::Publish { body, .. } | Command::Send(Send { body, .. }) => body.as_bytes(),
+            other => panic!("{other:?} has no body"),
+        }
+    }
+
+    #[test]
+    fn a_frame_that_breaks_the_protocol_ends_the_connection() {
+        let bad: [&[u8]; 18] = [
+            b"",
+            b"\n",
+            b" \r\n \n",
+            b"x",
+            b"[]",
+            b"null",
+            b"\xff",
+            br#"{"id":1}"#,
+            br#"{"id":0,"presence":{"channel":"a"}}"#,
+            br#"{"id":-1,"presence":{"channel":"a"}}"#,
+            br#"{"id":4294967296,"presence":{"channel":"a"}}"#,
+            br#"{"presence":{"channel":"a"}}"#,
+            br#"{"id":1,"dance":{}}"#,
+            br#"{"dance":{}}"#,
+            br#"{"id":1,"presence":{"channel":"a"},"history":{"channel":"a"}}"#,
+            br#"{"id":1,"presence":null}"#,
+            br#"{"id":1,"presence":{"channel":7}}"#,
+            br#"{"id":1,"presence":{"channel":"a"}} {"id":2,"presence":{"channel":"a"}}"#,
+        ];
+        for frame in bad {
+            assert_eq!(decode(frame), Err(Disconnect::BadRequest), "{}", String::from_utf8_lossy(frame));
+        }
+    }
+
+    #[test]
+    fn one_bad_command_spoils_its_frame() {
+        assert_eq!(decode(b"{}\n{"), Err(Disconnect::BadRequest));
+    }
+
+    #[test]
+    fn a_frame_holds_so_many_commands_and_no_more() {
+        let frame = |count: usize| "{}\n".repeat(count);
+        assert_eq!(decode(frame(COMMANDS_PER_FRAME_MAX).as_bytes()).unwrap().len(), COMMANDS_PER_FRAME_MAX);
+        assert_eq!(decode(frame(COMMANDS_PER_FRAME_MAX + 1).as_bytes()), Err(Disconnect::BadRequest));
+    }
+
+    #[test]
+    fn a_body_is_kept_byte_for_byte() {
+        for body in [
+            "null",
+            "0",
+            r#""""#,
+            "{ \"a\" :\t1e400,\r \"a\": 9007199254740993 }",
+            r#""\ud800 \u0000 \/ é😀""#,
+            r#"["{[\"]}\\"]"#,
+        ] {
+            let publish = format!(r#"{{"id":1,"publish":{{"channel":"a","data": {body} }}}}"#);
+            assert_eq!(body_of(&one(&publish)), body.as_bytes());
+            let send = format!(
+                r#"{{"id":1,"rpc":{{"method":"send","data":{{"conversation":"a","body": {body} }}}}}}"#
+            );
+            assert_eq!(body_of(&one(&send)), body.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_body_has_a_size_and_a_depth() {
+        let publish = |body: &str| one(&format!(r#"{{"id":1,"publish":{{"channel":"a","data":{body}}}}}"#));
+        let text = |bytes: usize| format!(r#""{}""#, "x".repeat(bytes - 2));
+        assert_eq!(body_of(&publish(&text(BODY_BYTES_MAX))).len(), BODY_BYTES_MAX);
+        assert_eq!(publish(&text(BODY_BYTES_MAX + 1)), Command::Unsupported(Refusal::TooLarge));
+
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(body_of(&publish(&nested(JSON_DEPTH_MAX))).len(), 2 * JSON_DEPTH_MAX);
+        assert_eq!(publish(&nested(JSON_DEPTH_MAX + 1)), Command::Unsupported(Refusal::Invalid));
+        assert_eq!(publish(&nested(10_000)), Command::Unsupported(Refusal::Invalid));
+        let wide = format!("[{}[]]", "[],".repeat(1_000));
+        assert_eq!(body_of(&publish(&wide)), wide.as_bytes());
+        let quoted = format!(r#""\"{}\\""#, "[".repeat(100));
+        assert_eq!(body_of(&publish(&quoted)), quoted.as_bytes());
+    }
+
+    #[test]
+    fn nesting_outside_of_bodies_is_skipped_without_recursion() {
+        let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+        for line in [
+            format!(r#"{{"id":1,"connect":{{"data":{deep}}}}}"#),
+            format!(r#"{{"id":1,"x":{deep},"connect":{{}}}}"#),
+            format!(r#"{{"id":1,"subscribe":{{"channel":"a","data":{deep}}}}}"#),
+            format!(r#"{{"id":1,"sub_refresh":{deep}}}"#),
+        ] {
+            assert_eq!(decode(line.as_bytes()).unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_token_has_a_length() {
+        let line =
+            |key: &str, bytes: usize| format!(r#"{{"id":1,"{key}":{{"token":"{}"}}}}"#, "x".repeat(bytes));
+        for key in ["connect", "refresh"] {
+            assert!(decode(line(key, TOKEN_BYTES_MAX).as_bytes()).is_ok());
+            assert_eq!(decode(line(key, TOKEN_BYTES_MAX + 1).as_bytes()), Err(Disconnect::InvalidToken));
+        }
+    }
+
+    #[test]
+    fn a_connect_resumes_so_many_conversations_and_no_more() {
+        let line = |count: usize| {
+            let subs: Vec<_> =
+                (0..count).map(|n| format!(r#""c{n}":{{"recover":true,"offset":3}}"#)).collect();
+            format!(r#"{{"id":1,"connect":{{"subs":{{{}}}}}}}"#, subs.join(","))
+        };
+        let Command::Connect(connect) = one(&line(RESUME_MAX)) else { panic!("a connect was sent") };
+        assert_eq!(connect.resume.len(), RESUME_MAX);
+        assert_eq!(decode(line(RESUME_MAX + 1).as_bytes()), Err(Disconnect::BadRequest));
+    }
+
+    #[test]
+    fn limits_of_history_are_capped() {
+        let limit =
+            |text: &str| match one(&format!(r#"{{"id":1,"history":{{"channel":"a","limit":{text}}}}}"#)) {
+                Command::History(query) => query.limit,
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(limit("0"), 0);
+        assert_eq!(limit("499"), 499);
+        assert_eq!([limit("501"), limit("-1"), limit("99999999999")], [HISTORY_MESSAGES_MAX; 3]);
+    }
+}

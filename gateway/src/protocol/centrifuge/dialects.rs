@@ -174,3 +174,78 @@ fn escape_non_ascii(json: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The payloads of text frames, by a reader of its own.
+    fn payloads(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        while let [opcode, short, rest @ ..] = bytes {
+            assert_eq!(*opcode, 0x81);
+            let width = match short {
+                126 => 2,
+                127 => 8,
+                _ => 0,
+            };
+            let (long, rest) = rest.split_at(width);
+            let len = if width == 0 {
+                usize::from(*short)
+            } else {
+                long.iter().fold(0, |len, byte| len << 8 | usize::from(*byte))
+            };
+            all.push(rest[..len].to_vec());
+            bytes = &rest[len..];
+        }
+        assert!(bytes.is_empty());
+        all
+    }
+
+    #[test]
+    fn lines_share_frames_up_to_the_limit() {
+        for len in
+            [1, 125, 126, FRAME_BYTES_MAX - 1, FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1, 3 * FRAME_BYTES_MAX]
+        {
+            let line = vec![b'x'; len];
+            assert_eq!(payloads(&websocket(&line)), [line.as_slice()]);
+            let lines = [line.as_slice(), b"y", line.as_slice(), line.as_slice()].join(&b'\n');
+            let frames = payloads(&websocket(&lines));
+            assert_eq!(frames.join(&b'\n'), lines);
+            let is_whole = |frame: &&Vec<u8>| frame.len() > FRAME_BYTES_MAX && frame.contains(&b'\n');
+            assert_eq!(frames.iter().filter(is_whole).count(), 0);
+        }
+        let half = vec![b'x'; FRAME_BYTES_MAX / 2];
+        let lines = [half.as_slice(), &half[1..], &half].join(&b'\n');
+        let sizes: Vec<_> = payloads(&websocket(&lines)).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [FRAME_BYTES_MAX, FRAME_BYTES_MAX / 2]);
+    }
+
+    #[test]
+    fn nothing_gives_no_bytes() {
+        for dialect in [&WEBSOCKET, &SSE, &HTTP_STREAM] {
+            assert!((dialect.frame)(b"").is_empty());
+            assert!((dialect.farewell)(Disconnect::ConnectionClosed).is_empty());
+        }
+    }
+
+    #[test]
+    fn each_dialect_pings_and_parts_in_its_own_way() {
+        let why = Disconnect::BadRequest;
+        assert_eq!(&(WEBSOCKET.ping)()[..], b"\x81\x02{}");
+        assert_eq!(&(WEBSOCKET.farewell)(why)[..], b"\x88\x0d\x0d\xadbad request");
+        assert_eq!(&(SSE.ping)()[..], b"data: {}\n\n");
+        assert_eq!(&(HTTP_STREAM.ping)()[..], b"{}\n");
+        let push = r#"{"push":{"disconnect":{"code":3501,"reason":"bad request"}}}"#;
+        assert_eq!((SSE.farewell)(why), format!("data: {push}\n\n"));
+        assert_eq!((HTTP_STREAM.farewell)(why), format!("{push}\n"));
+    }
+
+    #[test]
+    fn reasons_fit_a_close_frame_and_are_not_json() {
+        for why in Disconnect::ALL {
+            assert!(!why.reason().is_empty() && why.reason().len() <= 123, "{why:?}");
+            assert!(serde_json::from_str::<serde_json::Value>(why.reason()).is_err(), "{why:?}");
+        }
+    }
+}

@@ -10,6 +10,8 @@ mod dialects;
 mod encode;
 mod handshake;
 mod packet;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{
     COMMANDS_PER_FRAME_MAX, HISTORY_MESSAGES_MAX, JSON_DEPTH_MAX, RESUME_MAX, TOKEN_BYTES_MAX, decode,
