@@ -70,10 +70,10 @@ fn play_centrifuge(script: &str) -> String {
 fn say_centrifuge(says: &Says, unanswered: &mut VecDeque<centrifuge::Tag>, out: &mut Vec<u8>) {
     let mut tag = || unanswered.pop_front().expect("a command waits for this answer");
     match says {
-        Says::Reply(reply) => centrifuge::reply(tag(), reply, out),
-        Says::ConnectedStream(connected) => {
+        Says::Reply(reply) => centrifuge::reply(tag(), reply, None, out),
+        Says::ReplyOnStream(reply) => {
             let stream = centrifuge::StreamSession { session: "s-9f", node: "n1" };
-            centrifuge::connected_stream(tag(), connected, stream, out);
+            centrifuge::reply(tag(), reply, Some(stream), out);
         }
         Says::Event(event) => centrifuge::push(&room(), event, out),
         Says::Stored(stored) => centrifuge::stored_push(stored, out),
@@ -85,7 +85,7 @@ fn say_centrifuge(says: &Says, unanswered: &mut VecDeque<centrifuge::Tag>, out: 
 /// What the server can have to say in an exchange.
 enum Says {
     Reply(Reply),
-    ConnectedStream(Connected),
+    ReplyOnStream(Reply),
     Event(Event),
     Stored(Stored),
     Unsubscribe(centrifuge::Unsubscribe),
@@ -100,7 +100,9 @@ fn says(name: &str) -> Says {
         "connected, for an hour, resumed" => {
             Reply::Connected(connected(Some(3600), Catchup::Complete(vec![message(18, "text")])))
         }
-        "connected to a stream" => return Says::ConnectedStream(connected(None, Catchup::NotAsked)),
+        "connected to a stream" => {
+            return Says::ReplyOnStream(Reply::Connected(connected(None, Catchup::NotAsked)));
+        }
         "refreshed for an hour" => Reply::Refreshed { client: client().client, ttl: Some(3600) },
         "subscribed at 0" => subscribed(0, Catchup::NotAsked),
         "subscribed at 17" => subscribed(17, Catchup::NotAsked),

@@ -70,19 +70,29 @@ pub(super) fn error_code(refusal: Refusal) -> (u16, bool) {
 }
 
 /// Answers one command; nothing is appended when it wants no answer.
-pub fn reply(tag: Tag, reply: &Reply, out: &mut Vec<u8>) {
-    if let Reply::Connected(session) = reply {
-        return connected(tag, session, None, out);
+///
+/// The result stands under its key, which the SDK dereferences even if the result is empty, or inside that of `rpc`.
+/// `stream` is what the answer to `connect` says on SSE and HTTP streams.
+pub fn reply(tag: Tag, reply: &Reply, stream: Option<StreamSession<'_>>, out: &mut Vec<u8>) {
+    let Some(id) = tag.id else { return };
+    let is_wrapped = tag.is_rpc && !matches!(reply, Reply::Refused(_));
+    text(r#"{"id":"#, out);
+    number(id.get().into(), out);
+    text(if is_wrapped { r#","rpc":{"data":"# } else { key(reply) }, out);
+    match reply {
+        Reply::Connected(session) => connected(session, stream, out),
+        Reply::Refreshed { client, ttl } => refreshed(*client, *ttl, out),
+        Reply::Subscribed(subscription) => subscribed(subscription, out),
+        Reply::Sent(accepted) if is_wrapped => sent(accepted, out),
+        // A publish has no room for more.
+        Reply::Unsubscribed | Reply::Published | Reply::Sent(_) => text("{}", out),
+        Reply::History(page) if is_wrapped => messages(page, out),
+        Reply::History(page) => history(page, out),
+        Reply::Presence(clients) => presence(clients, out),
+        Reply::PresenceStats { clients, users } => presence_stats(*clients, *users, out),
+        Reply::Refused(refusal) => error(*refusal, out),
     }
-    if let Reply::Refused(refusal) = reply {
-        return error(tag, *refusal, out);
-    }
-    answer(tag, key(reply), out, |out| result(tag, reply, out));
-}
-
-/// Answers `connect` on SSE or an HTTP stream.
-pub fn connected_stream(tag: Tag, session: &Connected, stream: StreamSession<'_>, out: &mut Vec<u8>) {
-    connected(tag, session, Some(stream), out);
+    text(if is_wrapped { "}}" } else { "}" }, out);
 }
 
 /// One thing that happened in a conversation; nothing is appended for a void message, which holds only the chain together.
@@ -124,87 +134,51 @@ pub fn disconnect_push(why: Disconnect, out: &mut Vec<u8>) {
     text("}}", out);
 }
 
-/// `{"id":…,"KEY":…}`, or the same result inside `rpc`; a success always carries its key, which the SDK dereferences.
-fn answer(tag: Tag, key: &str, out: &mut Vec<u8>, result: impl FnOnce(&mut Vec<u8>)) {
-    let Some(id) = tag.id else { return };
-    text(r#"{"id":"#, out);
-    number(id.get().into(), out);
-    text(r#",""#, out);
-    text(if tag.is_rpc { r#"rpc":{"data"# } else { key }, out);
-    text(r#"":"#, out);
-    result(out);
-    text(if tag.is_rpc { "}}" } else { "}" }, out);
-}
-
 fn key(reply: &Reply) -> &'static str {
     match reply {
-        Reply::Connected(_) => "connect",
-        Reply::Refreshed { .. } => "refresh",
-        Reply::Subscribed(_) => "subscribe",
-        Reply::Unsubscribed => "unsubscribe",
-        Reply::Published | Reply::Sent(_) => "publish",
-        Reply::History(_) => "history",
-        Reply::Presence(_) => "presence",
-        Reply::PresenceStats { .. } => "presence_stats",
-        Reply::Refused(_) => "error",
+        Reply::Connected(_) => r#","connect":"#,
+        Reply::Refreshed { .. } => r#","refresh":"#,
+        Reply::Subscribed(_) => r#","subscribe":"#,
+        Reply::Unsubscribed => r#","unsubscribe":"#,
+        Reply::Published | Reply::Sent(_) => r#","publish":"#,
+        Reply::History(_) => r#","history":"#,
+        Reply::Presence(_) => r#","presence":"#,
+        Reply::PresenceStats { .. } => r#","presence_stats":"#,
+        Reply::Refused(_) => r#","error":"#,
     }
 }
 
-fn result(tag: Tag, reply: &Reply, out: &mut Vec<u8>) {
-    match reply {
-        Reply::Refreshed { client, ttl } => {
-            text("{", out);
-            client_and_version(*client, *ttl, out);
-            text("}", out);
-        }
-        Reply::Subscribed(subscription) => subscribed(subscription, out),
-        Reply::Sent(accepted) if tag.is_rpc => sent(accepted, out),
-        Reply::History(page) if tag.is_rpc => messages(page, out),
-        Reply::History(page) => history(page, out),
-        Reply::Presence(clients) => presence(clients, out),
-        Reply::PresenceStats { clients, users } => {
-            text(r#"{"num_clients":"#, out);
-            number(u64::from(*clients), out);
-            text(r#","num_users":"#, out);
-            number(u64::from(*users), out);
-            text("}", out);
-        }
-        // A publish has no room for more, and the first and the last of these were written by `reply` already.
-        Reply::Connected(_) | Reply::Unsubscribed | Reply::Published | Reply::Sent(_) | Reply::Refused(_) => {
-            text("{}", out);
-        }
-    }
-}
-
-fn error(tag: Tag, refusal: Refusal, out: &mut Vec<u8>) {
+fn error(refusal: Refusal, out: &mut Vec<u8>) {
     let (code, is_temporary) = error_code(refusal);
-    answer(Tag { is_rpc: false, ..tag }, "error", out, |out| {
-        write!(out, r#"{{"code":{code},"message":"{refusal}""#).expect(VEC);
-        text(if is_temporary { r#","temporary":true}"# } else { "}" }, out);
-    });
+    write!(out, r#"{{"code":{code},"message":"{refusal}""#).expect(VEC);
+    text(if is_temporary { r#","temporary":true}"# } else { "}" }, out);
 }
 
-fn connected(tag: Tag, session: &Connected, stream: Option<StreamSession<'_>>, out: &mut Vec<u8>) {
-    answer(tag, "connect", out, |out| {
-        text("{", out);
-        client_and_version(session.client, session.ttl, out);
-        write!(out, r#","ping":{PING_SECONDS},"pong":true"#).expect(VEC);
-        if let Some(stream) = stream {
-            text(r#","session":"#, out);
-            quoted(stream.session, out);
-            text(r#","node":"#, out);
-            quoted(stream.node, out);
-        }
-        if !session.subscriptions.is_empty() {
-            text(r#","subs":"#, out);
-            list(*b"{}", &session.subscriptions, out, |(conversation, subscription), out| {
-                quoted(conversation.as_str(), out);
-                text(":", out);
-                subscribed(subscription, out);
-            });
-        }
-        text("}", out);
-    });
+fn connected(session: &Connected, stream: Option<StreamSession<'_>>, out: &mut Vec<u8>) {
+    text("{", out);
+    client_and_version(session.client, session.ttl, out);
+    write!(out, r#","ping":{PING_SECONDS},"pong":true"#).expect(VEC);
+    if let Some(stream) = stream {
+        text(r#","session":"#, out);
+        quoted(stream.session, out);
+        text(r#","node":"#, out);
+        quoted(stream.node, out);
+    }
+    if !session.subscriptions.is_empty() {
+        text(r#","subs":"#, out);
+        list(*b"{}", &session.subscriptions, out, |(conversation, subscription), out| {
+            quoted(conversation.as_str(), out);
+            text(":", out);
+            subscribed(subscription, out);
+        });
+    }
+    text("}", out);
+}
+
+fn refreshed(client: ConnectionId, ttl: Option<u32>, out: &mut Vec<u8>) {
+    text("{", out);
+    client_and_version(client, ttl, out);
+    text("}", out);
 }
 
 /// Without a ttl the client is not asked to refresh; a ttl of 0 would be read as absent.
@@ -321,6 +295,10 @@ fn presence(clients: &[ClientInfo], out: &mut Vec<u8>) {
         client_info(info, out);
     });
     text("}", out);
+}
+
+fn presence_stats(clients: u32, users: u32, out: &mut Vec<u8>) {
+    write!(out, r#"{{"num_clients":{clients},"num_users":{users}}}"#).expect(VEC);
 }
 
 fn client_info(info: &ClientInfo, out: &mut Vec<u8>) {

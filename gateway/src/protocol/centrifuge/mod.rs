@@ -18,8 +18,7 @@ pub use decode::{
 };
 pub use dialects::{FRAME_BYTES_MAX, HTTP_STREAM, SSE, SSE_OPENING, WEBSOCKET};
 pub use encode::{
-    PING_SECONDS, StreamSession, Unsubscribe, connected_stream, disconnect_push, push, reply, stored_push,
-    unsubscribe_push,
+    PING_SECONDS, StreamSession, Unsubscribe, disconnect_push, push, reply, stored_push, unsubscribe_push,
 };
 pub use handshake::{Emulation, check_query, choose_subprotocol};
 pub use packet::Tag;

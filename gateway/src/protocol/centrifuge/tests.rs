@@ -40,7 +40,7 @@ fn pushed(message: Message) -> String {
 
 fn replied(is_rpc: bool, answer: &Reply) -> String {
     let mut out = Vec::new();
-    reply(Tag { id: std::num::NonZeroU32::new(7), is_rpc }, answer, &mut out);
+    reply(Tag { id: std::num::NonZeroU32::new(7), is_rpc }, answer, None, &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -191,7 +191,7 @@ fn what_wants_no_reply_gets_none() {
     let (tag, _) = decode(br#"{"send":{"data":{"method":"send"}}}"#).unwrap().remove(0);
     for answer in every_reply() {
         let mut out = Vec::new();
-        reply(tag, &answer, &mut out);
+        reply(tag, &answer, None, &mut out);
         assert!(out.is_empty());
     }
 }
