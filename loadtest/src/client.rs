@@ -381,8 +381,10 @@ impl Reader {
         if incoming.id != 0 {
             let waiting =
                 self.shared.waiting.lock().as_mut().and_then(|waiting| waiting.remove(&incoming.id));
-            // An answer that came too late has no one waiting.
-            let _ = waiting.map(|waiting| waiting.send(incoming));
+            if let Some(waiting) = waiting {
+                // Whoever waited may have given up at this very moment.
+                let _ = waiting.send(incoming);
+            }
         } else if let Some(push) = incoming.push {
             if let Some(push) = read_push(push)? {
                 // The owner of the connection may not care about pushes.

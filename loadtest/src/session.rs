@@ -158,10 +158,10 @@ impl Reading {
                 Push::Publication(channel, publication) if channel == self.identity.conversation => {
                     self.take(publication.into());
                 }
-                Push::Unsubscribed(channel, _) if channel == self.identity.conversation => {
-                    if self.recover(client).await.is_err() {
-                        return;
-                    }
+                Push::Unsubscribed(channel, _)
+                    if channel == self.identity.conversation && self.recover(client).await.is_err() =>
+                {
+                    return;
                 }
                 Push::Closed(..) => return,
                 _ => {}
