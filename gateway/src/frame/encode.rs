@@ -46,9 +46,9 @@ pub fn close(code: u16, reason: &str) -> Bytes {
     data(CLOSE, &payload)
 }
 
-/// A close frame without a code, the answer to one without a code.
-pub fn close_without_code() -> Bytes {
-    Bytes::from_static(&[CLOSE, 0])
+/// The close frame that answers a client's: the same code, or none if it gave none.
+pub fn close_answer(code: Option<u16>) -> Bytes {
+    code.map_or_else(|| data(CLOSE, b""), |code| close(code, ""))
 }
 
 fn data(first: u8, payload: &[u8]) -> Bytes {
@@ -155,7 +155,8 @@ mod tests {
         assert_eq!(&ping(b"")[..], b"\x89\x00");
         assert_eq!(&pong(b"x")[..], b"\x8a\x01x");
         assert_eq!(&close(1000, "bye")[..], b"\x88\x05\x03\xe8bye");
-        assert_eq!(&close_without_code()[..], b"\x88\x00");
+        assert_eq!(&close_answer(None)[..], b"\x88\x00");
+        assert_eq!(&close_answer(Some(1001))[..], b"\x88\x02\x03\xe9");
         assert_eq!(text(&[b'a'; 126])[..4], [0x81, 126, 0, 126]);
         assert_eq!(text(&[b'a'; 65535])[..4], [0x81, 126, 255, 255]);
         assert_eq!(text(&[b'a'; 65536])[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
