@@ -1,4 +1,20 @@
-//! Holds the client connections of Starling.
+//! Holds the client connections of Starling. ARCHITECTURE.md lists the rooms and who may use whom.
 
+pub mod action;
+pub mod announcement;
+pub mod app;
+pub mod config;
+pub mod connection;
 pub mod dialect;
+pub mod feed;
+pub mod frame;
+pub mod heartbeat;
+pub mod http;
+pub mod hub;
+pub mod metrics;
+pub mod outbox;
+pub mod pending;
 pub mod protocol;
+pub mod roster;
+pub mod session;
+pub mod socket;

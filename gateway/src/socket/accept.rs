@@ -1,0 +1,154 @@
+//! The accept loop of a public HTTP port.
+//!
+//! Written out rather than left to `axum::serve` because that has no limit on headers, on the time a client takes to send
+//! them, or on the number of connections.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::progress::Progressing;
+
+/// Connections that are still HTTP: requests, long polls and streams. Upgraded ones are not counted.
+pub const HTTP_CONNECTIONS_MAX: usize = 10_000;
+/// Bytes of a request's line and headers.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Seconds from the opening of a connection, or from the last response, to the end of a request's headers.
+pub const HEADER_SECONDS_MAX: u64 = 5;
+/// Seconds for which a client may take no byte of a response.
+pub const WRITE_SECONDS_MAX: u64 = 10;
+/// Seconds that requests get to finish when the server shuts down.
+pub const DRAIN_SECONDS_MAX: u64 = 30;
+/// Milliseconds without accepting after the system has refused a socket, for want of descriptors or memory.
+const ACCEPT_PAUSE_MILLIS: u64 = 100;
+
+/// What an HTTP connection may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptLimits {
+    /// Connections that are still HTTP; one more is closed unheard.
+    pub connections_max: usize,
+    /// Bytes of a request's line and headers; at least 8,192. More is answered with 431.
+    pub header_bytes_max: usize,
+    /// Time for a request's headers, counted also while nothing at all comes.
+    pub header_time_max: Duration,
+    /// Time for which a client may take no byte of a response.
+    pub write_time_max: Duration,
+    /// Time that requests get to finish when the server shuts down.
+    pub drain_time_max: Duration,
+}
+
+impl Default for AcceptLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: HTTP_CONNECTIONS_MAX,
+            header_bytes_max: HEADER_BYTES_MAX,
+            header_time_max: Duration::from_secs(HEADER_SECONDS_MAX),
+            write_time_max: Duration::from_secs(WRITE_SECONDS_MAX),
+            drain_time_max: Duration::from_secs(DRAIN_SECONDS_MAX),
+        }
+    }
+}
+
+/// Accepts connections until `shutdown`, each served by `router` in a task that `tracker` counts. Then nothing more is
+/// accepted, idle connections close, and requests in progress finish within the limit. Requests carry
+/// `ConnectInfo<SocketAddr>`. Upgraded connections leave the count and are their handler's.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: AcceptLimits,
+    shutdown: CancellationToken,
+    tracker: TaskTracker,
+) {
+    let room = Arc::new(Semaphore::new(limits.connections_max));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match Arc::clone(&room).try_acquire_owned() {
+                Ok(permit) => {
+                    let connection = Connection { stream, peer, limits, permit };
+                    tracker.spawn(connection.serve(router.clone(), shutdown.clone()));
+                }
+                Err(_) => tracing::warn!(%peer, limit = limits.connections_max, "too many HTTP connections"),
+            },
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MILLIS)) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Whether an error of `accept` concerns only a connection that went away before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+struct Connection {
+    stream: TcpStream,
+    peer: SocketAddr,
+    limits: AcceptLimits,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, router: Router, shutdown: CancellationToken) {
+        let Self { stream, peer, limits, permit } = self;
+        if let Err(error) = stream.set_nodelay(true) {
+            return tracing::debug!(%peer, %error, "connection lost before its first byte");
+        }
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let response = router.call(request);
+            async move { Ok::<_, Infallible>(response.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_time_max)
+            .max_buf_size(limits.header_bytes_max)
+            .serve_connection(TokioIo::new(Progressing::new(stream, limits.write_time_max)), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(limits.drain_time_max, connection).await {
+                    Ok(served) => served,
+                    Err(_) => return tracing::warn!(%peer, "request not finished at shutdown"),
+                }
+            }
+        };
+        drop(permit);
+        if let Err(error) = served {
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "accept_tests.rs"]
+mod tests;

@@ -1,0 +1,174 @@
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::socket::upgrade;
+
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    tracker: TaskTracker,
+    accepting: JoinHandle<()>,
+}
+
+async fn start(router: Router, limits: AcceptLimits) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let accepting = tokio::spawn(serve(listener, router, limits, shutdown.clone(), tracker.clone()));
+    Server { address, shutdown, tracker, accepting }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.accepting.await.unwrap();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
+}
+
+async fn send(client: &mut TcpStream, request: &str) {
+    client.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// Everything until the server closes; a reset counts as a close.
+async fn rest(client: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = client.read_to_end(&mut bytes).await;
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn requests_know_their_peer() {
+    let server = start(router(), AcceptLimits::default()).await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET /peer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let answer = rest(&mut client).await;
+    assert!(answer.ends_with(&client.local_addr().unwrap().to_string()), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_must_send_its_headers_in_time() {
+    let limits = AcceptLimits { header_time_max: Duration::from_millis(50), ..AcceptLimits::default() };
+    let server = start(router(), limits).await;
+    for begun in ["", "GET /peer HTTP/1.1\r\nhost:"] {
+        let mut client = server.connect().await;
+        send(&mut client, begun).await;
+        assert!(!rest(&mut client).await.contains("200"));
+    }
+    let mut idle = server.connect().await;
+    send(&mut idle, "GET /peer HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(rest(&mut idle).await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn headers_are_bounded() {
+    let server = start(router(), AcceptLimits::default()).await;
+    let mut client = server.connect().await;
+    let long = "x".repeat(2 * HEADER_BYTES_MAX);
+    let _ = client.write_all(format!("GET /peer HTTP/1.1\r\nhost: {long}\r\n\r\n").as_bytes()).await;
+    assert!(rest(&mut client).await.starts_with("HTTP/1.1 431"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_are_closed_and_upgraded_ones_do_not_count() {
+    let (upgraded, keep) = (Arc::new(Notify::new()), TaskTracker::new());
+    let router = {
+        let (upgraded, keep) = (Arc::clone(&upgraded), keep.clone());
+        router().fallback(move |mut request: Request| async move {
+            let (response, handle) = upgrade(&mut request, None).unwrap();
+            keep.spawn(async move {
+                let socket = handle.raw().await.unwrap();
+                upgraded.notify_one();
+                std::future::pending::<()>().await;
+                drop(socket);
+            });
+            response
+        })
+    };
+    let limits = AcceptLimits { connections_max: 1, ..AcceptLimits::default() };
+    let server = start(router, limits).await;
+    let mut first = server.connect().await;
+    send(&mut first, "GET /peer HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut head = [0; 15];
+    first.read_exact(&mut head).await.unwrap();
+    let mut second = server.connect().await;
+    assert_eq!(rest(&mut second).await, "");
+    send(
+        &mut first,
+        "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await;
+    upgraded.notified().await;
+    server.tracker.close();
+    server.tracker.wait().await;
+    let mut third = server.connect().await;
+    send(&mut third, "GET /peer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(rest(&mut third).await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_in_progress_finishes_at_shutdown() {
+    let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let router = Router::new().route("/slow", {
+        let (begun, release) = (Arc::clone(&begun), Arc::clone(&release));
+        get(move || async move {
+            begun.notify_one();
+            release.notified().await;
+            "finished"
+        })
+    });
+    let server = start(router, AcceptLimits::default()).await;
+    let (mut busy, mut idle) = (server.connect().await, server.connect().await);
+    send(&mut busy, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    begun.notified().await;
+    server.shutdown.cancel();
+    assert_eq!(rest(&mut idle).await, "");
+    release.notify_one();
+    assert!(rest(&mut busy).await.ends_with("finished"));
+    let address = server.address;
+    server.stop().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_byte_of_a_response_is_dropped() {
+    let begun = Arc::new(Notify::new());
+    let router = Router::new().route("/endless", {
+        let begun = Arc::clone(&begun);
+        get(move || async move {
+            begun.notify_one();
+            let chunk = || Some((Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65536])), ()));
+            Body::from_stream(futures_util::stream::unfold((), move |()| async move { chunk() }))
+                .into_response()
+        })
+    });
+    let limits = AcceptLimits { write_time_max: Duration::from_millis(50), ..AcceptLimits::default() };
+    let server = start(router, limits).await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    begun.notified().await;
+    server.tracker.close();
+    server.tracker.wait().await;
+    server.stop().await;
+}

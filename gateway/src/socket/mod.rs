@@ -1,0 +1,15 @@
+//! Sockets: accepting them, turning HTTP into WebSocket, and reading what clients send.
+//!
+//! After the upgrade the raw TCP stream is taken out of the HTTP server and split: the [`Reader`] has the one half, the
+//! [`Outbox`](crate::outbox::Outbox) the other. May use: frame, outbox (in [`echo`] alone), tokio, hyper, axum.
+//! Deliberately absent: what the bytes mean, who the client is, and TLS, which ends at the load balancer.
+
+pub mod accept;
+pub mod echo;
+mod progress;
+mod reader;
+pub mod upgrade;
+
+pub use accept::{AcceptLimits, serve};
+pub use reader::{Incoming, LINGER_BYTES_MAX, LINGER_SECONDS_MAX, Reader};
+pub use upgrade::{RawSocket, UpgradeHandle, UpgradeRefusal, upgrade};
