@@ -6,7 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use shared::domain::{ConversationId, Disconnect, Event};
+use shared::domain::{ConversationId, Disconnect, Event, Stored};
 
 /// Most dialects that one process can hold; arrays indexed by [`Dialect::index`] have this length.
 pub const DIALECTS_MAX: usize = 8;
@@ -25,6 +25,10 @@ pub struct Dialect {
     pub frame: fn(&[u8]) -> Bytes,
     /// The last bytes of a connection that the server ends; empty when there is nobody to read them.
     pub farewell: fn(Disconnect) -> Bytes,
+    /// Tells a sender that its messages are stored.
+    pub stored: fn(&Stored) -> Bytes,
+    /// Tells a member that it is one no longer, and should come back at once to catch up.
+    pub resubscribe: fn(&ConversationId) -> Bytes,
     /// Asks the client for a sign of life.
     pub ping: fn() -> Bytes,
 }

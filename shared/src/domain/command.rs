@@ -1,5 +1,7 @@
 //! What a client asks, and what it is answered; the same for every protocol.
 
+use std::fmt;
+
 use super::{
     event::ClientInfo,
     ids::{ClientMessageId, ConnectionId, ConversationId, MessageId},
@@ -14,7 +16,7 @@ pub enum Command {
     /// Shows a new token of the same user before the old one's time is over.
     Refresh {
         /// The new token.
-        token: String,
+        token: Token,
     },
     /// Joins a conversation and, where asked, catches up on what was missed.
     Subscribe(Subscribe),
@@ -41,11 +43,21 @@ pub enum Command {
     Unsupported(super::Refusal),
 }
 
+/// A JWT as it was shown. It never reaches a log.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({} B)", self.0.len())
+    }
+}
+
 /// The request to start a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connect {
     /// The JWT; empty when none was shown.
-    pub token: String,
+    pub token: Token,
     /// Server-side subscriptions that the client held before, and where it was in each.
     pub resume: Vec<(ConversationId, Position)>,
 }

@@ -14,7 +14,7 @@ mod refusal;
 
 pub use command::{
     Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send, Sent,
-    Subscribe, Subscribed,
+    Subscribe, Subscribed, Token,
 };
 pub use conversation::{ConversationKind, Direct};
 pub use disconnect::Disconnect;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use shared::domain::{
     BODY_BYTES_MAX, Body, ClientMessageId, Command, Connect, ConversationId, Direction, Disconnect,
-    HistoryQuery, MessageKind, Position, Refusal, Send, Seq, Subscribe,
+    HistoryQuery, MessageKind, Position, Refusal, Send, Seq, Subscribe, Token,
 };
 
 use super::packet::{self, Call, HistoryData, Packet, Request, SendData, Tag};
@@ -21,6 +21,8 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const RESUME_MAX: usize = 256;
 /// Most messages that one history request can ask for; a higher or negative limit asks for so many.
 pub const HISTORY_MESSAGES_MAX: u32 = 500;
+/// Messages that the chat operation `history` returns when it names no limit.
+pub const HISTORY_MESSAGES_DEFAULT: u32 = 50;
 
 /// `subscribe.flag`: refuse an unrecoverable position instead of starting afresh.
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
@@ -77,8 +79,8 @@ fn conversation(text: &str) -> Result<ConversationId, Refusal> {
     ConversationId::parse(text).map_err(|_| Refusal::Invalid)
 }
 
-fn token(text: Cow<'_, str>) -> Result<String, Disconnect> {
-    if text.len() > TOKEN_BYTES_MAX { Err(Disconnect::InvalidToken) } else { Ok(text.into_owned()) }
+fn token(text: Cow<'_, str>) -> Result<Token, Disconnect> {
+    if text.len() > TOKEN_BYTES_MAX { Err(Disconnect::InvalidToken) } else { Ok(Token(text.into_owned())) }
 }
 
 fn connect(request: packet::Connect<'_>) -> Result<Command, Disconnect> {
@@ -133,11 +135,21 @@ fn call(call: &Call<'_>) -> Result<Command, Refusal> {
         "send" => send(call.data),
         "history" => {
             let data: HistoryData<'_> = operand(call.data)?;
-            let since = data.since.map(|since| Position { epoch: since.epoch, seq: Seq(since.seq) });
-            history_query(&data.conversation, since, data.limit, data.reverse)
+            chat_history(&data)
         }
         _ => Err(Refusal::UnknownMethod),
     }
+}
+
+/// `before` reads newest first, as `reverse` does; `after` reads oldest first. Both at once make no page.
+fn chat_history(data: &HistoryData<'_>) -> Result<Command, Refusal> {
+    let reverse = data.reverse || data.before.is_some();
+    if data.after.is_some() && reverse {
+        return Err(Refusal::Invalid);
+    }
+    let since = data.after.or(data.before).map(|seq| Position { epoch: String::new(), seq: Seq(seq) });
+    let limit = data.limit.unwrap_or(HISTORY_MESSAGES_DEFAULT);
+    history_query(&data.conversation, since, i64::from(limit), reverse)
 }
 
 /// What an asynchronous `send` may say: `{"method":"send","data":…}`, as `rpc` would, but without an answer.

@@ -1,16 +1,21 @@
 //! The three ways in which encoded lines reach a client: WebSocket frames, server-sent events, a stream of lines.
 
 use bytes::Bytes;
-use shared::domain::{ConversationId, Disconnect, Event};
+use shared::domain::{ConversationId, Disconnect, Event, Stored};
 
-use super::encode::{disconnect_push, push};
-use crate::dialect::Dialect;
+use super::encode::{Unsubscribe, disconnect_push, push, stored_push, unsubscribe_push};
+use crate::{
+    dialect::Dialect,
+    frame::encode::{self, FrameWriter},
+};
 
 /// Largest payload of a WebSocket frame that holds more than one line, in bytes. A single longer line is still sent whole.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// What an event stream starts with, so that headers and a first byte are there at once: a comment.
 pub const SSE_OPENING: &[u8] = b":\n\n";
 
+/// Longest header of a server's frame, in bytes.
+const FRAME_HEADER_BYTES_MAX: usize = 10;
 /// First guess at the size of an encoded event without its body, in bytes.
 const ENVELOPE_BYTES_GUESS: usize = 320;
 
@@ -20,6 +25,8 @@ pub static WEBSOCKET: Dialect = Dialect {
     index: 0,
     batch: |conversation, events| websocket(&lines(conversation, events)),
     frame: websocket,
+    stored: |stored| websocket(&stored_line(stored)),
+    resubscribe: |conversation| websocket(&resubscribe_line(conversation)),
     farewell: close_frame,
     ping: || Bytes::from_static(b"\x81\x02{}"),
 };
@@ -30,6 +37,8 @@ pub static SSE: Dialect = Dialect {
     index: 1,
     batch: |conversation, events| sse(&lines(conversation, events)),
     frame: sse,
+    stored: |stored| sse(&stored_line(stored)),
+    resubscribe: |conversation| sse(&resubscribe_line(conversation)),
     farewell: |why| farewell(why, sse),
     ping: || Bytes::from_static(b"data: {}\n\n"),
 };
@@ -40,6 +49,8 @@ pub static HTTP_STREAM: Dialect = Dialect {
     index: 2,
     batch: |conversation, events| http_stream(&lines(conversation, events)),
     frame: http_stream,
+    stored: |stored| http_stream(&stored_line(stored)),
+    resubscribe: |conversation| http_stream(&resubscribe_line(conversation)),
     farewell: |why| farewell(why, http_stream),
     ping: || Bytes::from_static(b"{}\n"),
 };
@@ -69,18 +80,29 @@ fn body_len(event: &Event) -> usize {
     }
 }
 
+fn stored_line(stored: &Stored) -> Vec<u8> {
+    let mut line = Vec::new();
+    stored_push(stored, &mut line);
+    line
+}
+
+fn resubscribe_line(conversation: &ConversationId) -> Vec<u8> {
+    let mut line = Vec::new();
+    unsubscribe_push(conversation, Unsubscribe::InsufficientState, &mut line);
+    line
+}
+
 /// As many lines to a frame as fit.
 fn websocket(lines: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(lines.len() + HEADER_BYTES_MAX);
+    let mut out = FrameWriter::with_capacity(lines.len() + FRAME_HEADER_BYTES_MAX);
     let mut rest = lines;
     while !rest.is_empty() {
         let end = frame_end(rest);
-        header(TEXT, end, &mut out);
-        out.extend_from_slice(&rest[..end]);
+        out.text(|payload| payload.extend_from_slice(&rest[..end]));
         // Behind the frame stands the newline that its end replaces.
         rest = rest.get(end + 1..).unwrap_or_default();
     }
-    out.into()
+    out.finish()
 }
 
 /// Where the last line ends that still fits, or else the first one.
@@ -93,35 +115,11 @@ fn frame_end(lines: &[u8]) -> usize {
     fitting.or_else(|| lines.iter().position(is_newline)).unwrap_or(lines.len())
 }
 
-const TEXT: u8 = 0x81;
-const CLOSE: u8 = 0x88;
-const HEADER_BYTES_MAX: usize = 10;
-
-/// The head of an unmasked, final frame.
-fn header(opcode: u8, payload: usize, out: &mut Vec<u8>) {
-    out.push(opcode);
-    match (u8::try_from(payload), u16::try_from(payload)) {
-        (Ok(short @ 0..=125), _) => out.push(short),
-        (_, Ok(medium)) => {
-            out.push(126);
-            out.extend_from_slice(&medium.to_be_bytes());
-        }
-        _ => {
-            out.push(127);
-            out.extend_from_slice(&(payload as u64).to_be_bytes());
-        }
-    }
-}
-
 fn close_frame(why: Disconnect) -> Bytes {
     if why == Disconnect::ConnectionClosed {
         return Bytes::new();
     }
-    let mut out = Vec::new();
-    header(CLOSE, size_of::<u16>() + why.reason().len(), &mut out);
-    out.extend_from_slice(&why.code().to_be_bytes());
-    out.extend_from_slice(why.reason().as_bytes());
-    out.into()
+    encode::close(why.code(), why.reason())
 }
 
 fn farewell(why: Disconnect, frame: fn(&[u8]) -> Bytes) -> Bytes {

@@ -226,16 +226,10 @@ pub(super) struct SendData<'a> {
 pub(super) struct HistoryData<'a> {
     #[serde(borrow)]
     pub conversation: Cow<'a, str>,
-    pub since: Option<SinceSeq>,
-    pub limit: i64,
+    pub after: Option<u64>,
+    pub before: Option<u64>,
+    pub limit: Option<u32>,
     pub reverse: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct SinceSeq {
-    pub seq: u64,
-    pub epoch: String,
 }
 
 /// A body that is `null` is a body; only an absent one is none.

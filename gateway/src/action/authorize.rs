@@ -1,0 +1,26 @@
+//! Who may be in a conversation. Every operation asks, every time.
+
+use shared::domain::{ConversationId, ConversationKind, Refusal, UserId};
+
+use super::Node;
+
+/// Whether `user` takes part in the conversation.
+///
+/// # Errors
+/// [`Refusal::Forbidden`] for a stranger, whether the conversation exists or not; [`Refusal::Unavailable`] when the
+/// store has to be asked and does not answer.
+pub async fn authorize(node: &Node, user: &UserId, conversation: &ConversationId) -> Result<(), Refusal> {
+    let is_member = match conversation.kind() {
+        ConversationKind::Personal(owner) => owner == user.as_str(),
+        ConversationKind::Direct(pair) => [pair.smaller, pair.larger].contains(&user.as_str()),
+        ConversationKind::Stored => {
+            let role = node.memberships.role(&*node.store, conversation, user).await;
+            role.map_err(|error| {
+                tracing::warn!(%error, "membership cannot be read");
+                Refusal::Unavailable
+            })?
+            .is_some()
+        }
+    };
+    if is_member { Ok(()) } else { Err(Refusal::Forbidden) }
+}

@@ -1,0 +1,104 @@
+//! Reads a conversation back: the hot tail, and the store below it.
+
+use shared::{
+    domain::{ConversationId, Direction, HistoryPage, HistoryQuery, Message, Refusal, Seq, UserId},
+    store::HistoryRange,
+};
+
+use super::{Node, authorize};
+use crate::feed::{CatchUpLimits, page_after};
+
+/// Most messages in one page.
+pub const HISTORY_MESSAGES_MAX: u32 = 500;
+/// Most messages of the hot tail that a backward read looks at; the tail itself is kept shorter.
+const TAIL_MESSAGES_MAX: usize = 2_000;
+
+/// Reads a page of history.
+///
+/// # Errors
+/// When `user` may not, the position is another installation's, or Redis or the store does not answer.
+pub async fn history(node: &Node, user: &UserId, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
+    authorize(node, user, &query.conversation).await?;
+    let since = query.since.as_ref();
+    if since.is_some_and(|position| !position.epoch.is_empty() && position.epoch != node.installation) {
+        return Err(Refusal::UnrecoverablePosition);
+    }
+    let since = since.map(|position| position.seq);
+    let limit = query.limit.min(HISTORY_MESSAGES_MAX) as usize;
+    let (messages, top) = match (limit, query.direction) {
+        (0, _) => (Vec::new(), top_of(node, &query.conversation).await?),
+        (_, Direction::Forward) => forward(node, &query.conversation, since.unwrap_or_default(), limit).await?,
+        (_, Direction::Backward) => backward(node, &query.conversation, since, limit).await?,
+    };
+    Ok(HistoryPage { messages, epoch: node.installation.clone(), top })
+}
+
+async fn forward(
+    node: &Node,
+    conversation: &ConversationId,
+    after: Seq,
+    limit: usize,
+) -> Result<(Vec<Message>, Seq), Refusal> {
+    let limits = CatchUpLimits { messages: limit, bytes: usize::MAX };
+    let page = page_after(&*node.broker, &*node.store, conversation, after, limits).await;
+    let page = page.map_err(|error| unavailable(&error))?;
+    let mut messages = page.messages;
+    messages.truncate(limit);
+    Ok((messages, page.top))
+}
+
+async fn backward(
+    node: &Node,
+    conversation: &ConversationId,
+    before: Option<Seq>,
+    limit: usize,
+) -> Result<(Vec<Message>, Seq), Refusal> {
+    let tail = node.broker.recent(conversation, Seq(0), TAIL_MESSAGES_MAX).await;
+    let tail = tail.map_err(|error| unavailable(&error))?;
+    let is_below = |message: &Message| before.is_none_or(|before| message.seq < before);
+    // Below the first one of the tail the store has to be asked, even when nothing of the tail is wanted.
+    let floor = tail.messages.first().map(|message| (message.seq, message.prev));
+    let mut messages: Vec<Message> = tail.messages.into_iter().rev().filter(is_below).take(limit).collect();
+    let is_whole = tail.complete || floor.is_some_and(|(_, prev)| prev == Seq(0));
+    if messages.len() < limit && !is_whole {
+        let below = match (floor, before) {
+            (Some((floor, _)), Some(before)) => Some(floor.min(before)),
+            (floor, before) => floor.map(|(seq, _)| seq).or(before),
+        };
+        let range = HistoryRange {
+            conversation: conversation.clone(),
+            after: Seq(0),
+            before: below,
+            limit: u32::try_from(limit - messages.len()).unwrap_or(u32::MAX),
+            direction: Direction::Backward,
+        };
+        messages.extend(node.store.messages(&range).await.map_err(|error| unavailable(&error))?);
+    }
+    // A hole means that the store has not committed yet what the tail no longer holds: what follows the hole is not
+    // shown, so that a page never hides that something is missing.
+    let contiguous = messages.windows(2).take_while(|pair| pair[0].prev == pair[1].seq).count();
+    messages.truncate(contiguous + 1);
+    let top = match tail.top {
+        Some(top) => top,
+        None => top_of(node, conversation).await?,
+    };
+    Ok((messages, top))
+}
+
+/// The present end of a conversation.
+///
+/// # Errors
+/// When Redis or the store does not answer.
+pub async fn top_of(node: &Node, conversation: &ConversationId) -> Result<Seq, Refusal> {
+    let positions = node.broker.positions(std::slice::from_ref(conversation)).await;
+    let known = positions.map_err(|error| unavailable(&error))?.first().copied().flatten();
+    match known {
+        Some(top) => Ok(top),
+        None => node.store.last_seq(conversation).await.map_err(|error| unavailable(&error)),
+    }
+}
+
+fn unavailable(error: &dyn std::error::Error) -> Refusal {
+    tracing::warn!(%error, "history cannot be read");
+    Refusal::Unavailable
+}

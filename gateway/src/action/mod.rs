@@ -1,0 +1,84 @@
+//! What a client can do: one verb a file, the same for every protocol and for HTTP.
+//!
+//! May use: domain, the ports, feed, pending, roster, hub. Deliberately absent: axum, frames, JSON, and sessions.
+//! Every verb asks [`authorize`] first.
+
+mod authorize;
+mod converse;
+mod history;
+mod membership;
+mod presence;
+mod send;
+mod subscribe;
+
+use std::sync::Arc;
+
+use shared::{
+    auth::TokenVerifier, broker::Broker, domain::NodeId, presence::Presence, publisher::Publisher, store::Store,
+};
+
+pub use authorize::authorize;
+pub use converse::{NewConversation, create_conversation};
+pub use history::{HISTORY_MESSAGES_MAX, history};
+pub use membership::{MembershipCache, MembersChanged};
+pub use presence::{presence, presence_stats};
+pub use send::{Acknowledgement, send};
+pub use subscribe::{join, subscribe, unsubscribe};
+
+use crate::{feed::Feed, metrics::Metrics, pending::Pending, roster::Roster};
+
+/// Which commit a publish waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum AckMode {
+    /// The log has it.
+    #[default]
+    Accepted,
+    /// The store has it.
+    Stored,
+}
+
+/// How much one client may ask for.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Conversations that one connection may be in.
+    pub subscriptions_per_connection: usize,
+    /// Messages that one resume may return; above it the client pages.
+    pub catchup_messages: usize,
+    /// Bytes of bodies that one resume may return.
+    pub catchup_bytes: usize,
+    /// Bytes of one message's body.
+    pub body_bytes: usize,
+}
+
+/// This process: its handles to everything that an action needs.
+pub struct Node {
+    /// Names this run of this process.
+    pub id: NodeId,
+    /// Names the installation; positions of another one mean nothing here.
+    pub installation: String,
+    /// Which commit a publish waits for.
+    pub ack_mode: AckMode,
+    /// How much one client may ask for.
+    pub limits: Limits,
+    /// Checks tokens.
+    pub tokens: TokenVerifier,
+    /// The port to Redis.
+    pub broker: Arc<dyn Broker>,
+    /// The port to the store.
+    pub store: Arc<dyn Store>,
+    /// Who is where.
+    pub presence: Arc<dyn Presence>,
+    /// Gives messages their place.
+    pub publisher: Publisher,
+    /// Delivers to this node's members.
+    pub feed: Arc<Feed>,
+    /// What this node published and the store does not have yet.
+    pub pending: Arc<Pending>,
+    /// This node's part of the presence.
+    pub roster: Arc<Roster>,
+    /// Who may be where, for a while.
+    pub memberships: Arc<MembershipCache>,
+    /// What this node tells of itself.
+    pub metrics: Arc<Metrics>,
+}

@@ -1,0 +1,98 @@
+//! Sends a message.
+
+use std::sync::Arc;
+
+use shared::{
+    domain::{Message, MessageId, MessageKind, Partition, Refusal, Send, Sent, UserId},
+    publisher::PublishError,
+    record::Payload,
+};
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use super::{AckMode, Node, authorize};
+use crate::{hub::Client, pending::Waiter};
+
+/// What a sender is told, and when.
+#[derive(Debug)]
+pub enum Acknowledgement {
+    /// The log has it, and that is what was asked for.
+    Now(Sent),
+    /// The log has it; the answer is due once the store has it. A closed channel means that this node cannot tell.
+    Once(Sent, oneshot::Receiver<()>),
+}
+
+/// Sends a message as `user`. `client` is told by a notice of its own when the store has it.
+///
+/// # Errors
+/// A definite refusal, or [`Refusal::Unavailable`] when it is unknown whether the message was accepted.
+pub async fn send(
+    node: &Node,
+    user: &UserId,
+    client: Option<&Arc<Client>>,
+    send: Send,
+) -> Result<Acknowledgement, Refusal> {
+    authorize(node, user, &send.conversation).await?;
+    if send.body.as_bytes().len() > node.limits.body_bytes {
+        return Err(Refusal::TooLarge);
+    }
+    if send.kind == MessageKind::VOID {
+        return Err(Refusal::Invalid);
+    }
+    let id = match &send.client_id {
+        Some(client_id) => MessageId::derived(&send.conversation, user, client_id),
+        None => MessageId(Uuid::now_v7()),
+    };
+    let payload =
+        Payload { id, sender: user.clone(), client_id: send.client_id, kind: send.kind, body: send.body };
+    let began = Instant::now();
+    let published = node.publisher.publish(&send.conversation, payload.clone(), send.retry).await;
+    let accepted = published.map_err(|error| refusal(node, &error))?;
+    node.metrics.accept_seconds.record(began.elapsed());
+    let sent = Sent { id, seq: accepted.seq, time: accepted.time };
+    if accepted.duplicate {
+        node.metrics.publishes_repeated.increment(1);
+    } else {
+        node.metrics.publishes.increment(1);
+    }
+    let partition = Partition::of(&send.conversation, node.broker.partitions());
+    let message = payload.at(send.conversation, accepted.seq, accepted.prev, accepted.time);
+    Ok(await_stored(node, partition, accepted.position, message, client, sent))
+}
+
+fn await_stored(
+    node: &Node,
+    partition: Partition,
+    position: shared::broker::LogPosition,
+    message: Message,
+    client: Option<&Arc<Client>>,
+    sent: Sent,
+) -> Acknowledgement {
+    let notify = client.map(Arc::downgrade);
+    match node.ack_mode {
+        AckMode::Accepted => {
+            node.pending.add(partition, position, message, Waiter { notify, acknowledge: None });
+            Acknowledgement::Now(sent)
+        }
+        AckMode::Stored => {
+            let (acknowledge, stored) = oneshot::channel();
+            let waiter = Waiter { notify, acknowledge: Some(acknowledge) };
+            node.pending.add(partition, position, message, waiter);
+            Acknowledgement::Once(sent, stored)
+        }
+    }
+}
+
+fn refusal(node: &Node, error: &PublishError) -> Refusal {
+    match error {
+        PublishError::BacklogFull => {
+            node.metrics.publishes_backlog_full.increment(1);
+            Refusal::BacklogFull
+        }
+        PublishError::Unavailable(_) => {
+            node.metrics.publishes_unavailable.increment(1);
+            tracing::debug!(%error, "a publish has an unknown outcome");
+            Refusal::Unavailable
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Joins a conversation, and reads what was missed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shared::domain::{Catchup, ConversationId, ConversationKind, MessageKind, Position, Refusal, Seq, Subscribe, Subscribed};
+
+use super::{Node, authorize, history::top_of};
+use crate::{
+    feed::{CatchUp, CatchUpLimits, Opened, catch_up},
+    hub::{Client, Subscription},
+};
+
+/// How often a member may find that too much has happened while it was reading.
+const OPEN_ATTEMPTS_MAX: usize = 3;
+
+/// Joins the conversation and sends the answer, which `seal` makes, before anything that comes after it.
+///
+/// # Errors
+/// When the client may not, or Redis or the store does not answer; it is then no member.
+pub async fn subscribe(
+    node: &Node,
+    client: &Arc<Client>,
+    request: &Subscribe,
+    seal: &(dyn Fn(Subscribed) -> Bytes + Sync),
+) -> Result<Arc<Subscription>, Refusal> {
+    authorize(node, &client.info.user, &request.conversation).await?;
+    let subscription = Subscription::new(request.join_leave, false);
+    join(node, client, request, &subscription, seal).await?;
+    node.roster.enter(&request.conversation, &client.info).await;
+    Ok(subscription)
+}
+
+/// Joins without asking whether the client may: it is the server that puts it there, or it was asked before.
+///
+/// # Errors
+/// When Redis or the store does not answer; the client is then no member.
+pub async fn join(
+    node: &Node,
+    client: &Arc<Client>,
+    request: &Subscribe,
+    subscription: &Arc<Subscription>,
+    seal: &(dyn Fn(Subscribed) -> Bytes + Sync),
+) -> Result<(), Refusal> {
+    let (conversation, id) = (&request.conversation, client.info.client);
+    node.feed.join(conversation, client, subscription).await.map_err(|_| Refusal::Unavailable)?;
+    let mut outcome = Err(Refusal::Unavailable);
+    for _ in 0..OPEN_ATTEMPTS_MAX {
+        let (subscribed, up_to) = match read(node, request).await {
+            Ok(read) => read,
+            Err(refusal) => {
+                outcome = Err(refusal);
+                break;
+            }
+        };
+        match node.feed.open(conversation, id, up_to, seal(subscribed)).await {
+            Opened::Open => return Ok(()),
+            Opened::Behind => {}
+            Opened::Gone => break,
+        }
+    }
+    node.feed.leave(conversation, id);
+    outcome
+}
+
+/// Leaves the conversation.
+pub fn unsubscribe(node: &Node, client: &Client, conversation: &ConversationId) {
+    node.feed.leave(conversation, client.info.client);
+    if !matches!(conversation.kind(), ConversationKind::Personal(_)) {
+        node.roster.leave(conversation, &client.info);
+    }
+}
+
+/// What the answer says, and up to where it brings the client.
+async fn read(node: &Node, request: &Subscribe) -> Result<(Subscribed, Seq), Refusal> {
+    let conversation = &request.conversation;
+    let epoch = node.installation.clone();
+    let Some(Position { epoch: asked, seq: after }) = &request.recover else {
+        let seq = top_of(node, conversation).await?;
+        return Ok((Subscribed { epoch, seq, catchup: Catchup::NotAsked }, seq));
+    };
+    let limits =
+        CatchUpLimits { messages: node.limits.catchup_messages, bytes: node.limits.catchup_bytes };
+    let found = if asked.is_empty() || *asked == node.installation {
+        let found = catch_up(&*node.broker, &*node.store, conversation, *after, limits).await;
+        found.map_err(|error| {
+            tracing::warn!(%conversation, %error, "a resume cannot be answered");
+            Refusal::Unavailable
+        })?
+    } else {
+        CatchUp::Limited { top: top_of(node, conversation).await? }
+    };
+    match found {
+        CatchUp::Complete { mut messages, top } => {
+            node.metrics.catchups_complete.increment(1);
+            messages.retain(|message| message.kind != MessageKind::VOID);
+            Ok((Subscribed { epoch, seq: *after, catchup: Catchup::Complete(messages) }, top))
+        }
+        CatchUp::Limited { .. } if request.refuse_unrecoverable => Err(Refusal::UnrecoverablePosition),
+        CatchUp::Limited { top } => {
+            node.metrics.catchups_limited.increment(1);
+            Ok((Subscribed { epoch, seq: top, catchup: Catchup::Limited }, top))
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What nodes tell each other: at most once, so nothing here may be relied on to arrive.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::action::MembersChanged;
+
+/// One announcement from a node to another or to all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Announcement {
+    /// Older answers about a conversation's members are wrong.
+    MembersChanged(MembersChanged),
+    /// Commands for an HTTP session that the addressed node holds.
+    Emulation {
+        /// The session's secret.
+        session: String,
+        /// Newline-separated commands.
+        data: String,
+    },
+}
+
+impl Announcement {
+    /// As it travels.
+    pub fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("an announcement is plain data").into()
+    }
+
+    /// Reads [`Announcement::encode`] back; `None` for one that this version does not know.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}

@@ -1,0 +1,34 @@
+//! Carries frames between a client's wire and its session, in the client's protocol.
+//!
+//! May use: protocol, session, outbox, socket. Deliberately absent: actions, the ports, and HTTP routes.
+
+mod emulation;
+mod link;
+mod websocket;
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+pub use emulation::{Emulations, Wire, open_stream};
+pub use websocket::converse;
+
+use crate::{action::Node, heartbeat::Heartbeat, outbox::OutboxContext};
+
+/// Seconds within which a client must have said who it is.
+pub const AUTHENTICATE_SECONDS_MAX: u64 = 15;
+/// Acknowledgements that one connection may be waiting for; above it the next command waits too.
+pub const ACKNOWLEDGEMENTS_MAX: usize = 256;
+
+/// What every connection of the process needs.
+#[derive(Clone)]
+pub struct Lines {
+    /// The actions' handles.
+    pub node: Arc<Node>,
+    /// Watches over clients.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Limits and metrics of outboxes.
+    pub outboxes: Arc<OutboxContext>,
+    /// Counts the tasks of connections.
+    pub tracker: TaskTracker,
+}

@@ -1,0 +1,243 @@
+//! The members of one conversation on this node, and the write to each of them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use shared::domain::{ConnectionId, ConversationId, Disconnect, Event, Message, Seq};
+
+use super::{
+    client::{Client, Subscription},
+    held::Held,
+};
+use crate::{
+    dialect::{DIALECTS_MAX, Dialect},
+    outbox::Class,
+};
+
+/// One client in one conversation.
+#[derive(Debug)]
+pub struct Member {
+    client: Arc<Client>,
+    subscription: Arc<Subscription>,
+    gate: Gate,
+}
+
+impl Member {
+    /// A member that has joined and gets nothing yet, since it still reads what it missed.
+    pub fn held(client: Arc<Client>, subscription: Arc<Subscription>) -> Self {
+        Self { client, subscription, gate: Gate::Held }
+    }
+
+    fn id(&self) -> ConnectionId {
+        self.client.info.client
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Live events wait in the room's [`Held`].
+    Held,
+    /// Gets every event above this seq.
+    Open { after: Seq },
+}
+
+/// What became of a member that has read up to somewhere.
+#[derive(Debug)]
+pub enum Opening {
+    /// It gets live events from now on. These arrived meanwhile, lie above what it has read, and are not yet sent to it.
+    Open(Vec<Arc<Message>>),
+    /// Too much has happened meanwhile: it must read again.
+    Behind,
+    /// It has left.
+    Gone,
+}
+
+/// The members of one conversation on this node.
+#[derive(Debug, Default)]
+pub struct Room {
+    members: Vec<Member>,
+    index: HashMap<ConnectionId, usize>,
+    held: Option<Held>,
+    held_members: usize,
+}
+
+impl Room {
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// How many are here.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Lets a member in; one that is here already is replaced.
+    pub fn add(&mut self, member: Member) {
+        self.remove(member.id());
+        self.held_members += usize::from(member.gate == Gate::Held);
+        self.held.get_or_insert_default();
+        self.index.insert(member.id(), self.members.len());
+        self.members.push(member);
+    }
+
+    /// Lets a member out; false when it was not here.
+    pub fn remove(&mut self, id: ConnectionId) -> bool {
+        let Some(at) = self.index.remove(&id) else { return false };
+        let gone = self.members.swap_remove(at);
+        if let Some(moved) = self.members.get(at) {
+            self.index.insert(moved.id(), at);
+        }
+        self.release(gone.gate);
+        true
+    }
+
+    /// Opens a member's gate after it has read up to `up_to`; the room as a whole has been given everything up to `last`.
+    pub fn open(&mut self, id: ConnectionId, up_to: Seq, last: Option<Seq>) -> Opening {
+        let Some(&at) = self.index.get(&id) else { return Opening::Gone };
+        let missed = match &self.held {
+            Some(held) => held.after(up_to),
+            None => Some(Vec::new()),
+        };
+        // With nothing kept, a `last` above `up_to` is a message that others saw and that did not survive.
+        let falls_short = |missed: &Vec<Arc<Message>>| missed.last().is_some_and(|end| Some(end.seq) < last);
+        let Some(missed) = missed.filter(|missed| !falls_short(missed)) else { return Opening::Behind };
+        let was = std::mem::replace(&mut self.members[at].gate, Gate::Open { after: up_to });
+        self.release(was);
+        Opening::Open(missed)
+    }
+
+    /// A member's gate is gone; when it was the last one held, nothing needs to be kept any more.
+    fn release(&mut self, gate: Gate) {
+        self.held_members -= usize::from(gate == Gate::Held);
+        if self.held_members == 0 {
+            self.held = None;
+        }
+    }
+
+    /// Keeps a message for those who are still reading.
+    pub fn hold(&mut self, message: &Arc<Message>) {
+        if let Some(held) = &mut self.held {
+            held.push(message);
+        }
+    }
+
+    /// Writes a batch to every open member: encoded once for each dialect, one write for each socket, no waiting.
+    /// Returns how many events were handed to sockets.
+    pub fn deliver(&self, conversation: &ConversationId, events: &[Event]) -> u64 {
+        let mut batch = Batch::new(conversation, events);
+        self.members.iter().map(|member| batch.write(member)).sum()
+    }
+
+    /// Writes messages to one member; those at or below its gate are left out.
+    pub fn deliver_to(&self, id: ConnectionId, conversation: &ConversationId, messages: &[Arc<Message>]) {
+        if let Some(&at) = self.index.get(&id) {
+            let events: Vec<Event> = messages.iter().cloned().map(Event::Message).collect();
+            Batch::new(conversation, &events).write(&self.members[at]);
+        }
+    }
+
+    /// Writes bytes that are for one member alone.
+    pub fn send_to(&self, id: ConnectionId, frame: Bytes) {
+        if let Some(&at) = self.index.get(&id) {
+            self.members[at].client.send(frame, Class::Durable);
+        }
+    }
+
+    /// Raises a member's gate: it has been given everything up to `seq`.
+    pub fn advance(&mut self, id: ConnectionId, seq: Seq) {
+        if let Some(&at) = self.index.get(&id)
+            && let Gate::Open { after } = &mut self.members[at].gate
+        {
+            *after = (*after).max(seq);
+        }
+    }
+
+    /// Sends every open member away because something was missed that cannot be repaired here: each comes back and
+    /// catches up by itself. Members that are still reading stay. Returns how many were sent away.
+    pub fn fail(&mut self, conversation: &ConversationId) -> usize {
+        let open: Vec<ConnectionId> =
+            self.members.iter().filter(|member| member.gate != Gate::Held).map(Member::id).collect();
+        for &id in &open {
+            let Member { client, subscription, .. } = &self.members[self.index[&id]];
+            subscription.end();
+            if subscription.server_side {
+                client.close(Disconnect::InsufficientState);
+            } else {
+                client.send((client.dialect.resubscribe)(conversation), Class::Durable);
+            }
+            self.remove(id);
+        }
+        open.len()
+    }
+}
+
+/// One batch of events, encoded at most once for each dialect and each set of events that some member is to get.
+struct Batch<'a> {
+    conversation: &'a ConversationId,
+    events: &'a [Event],
+    first: Seq,
+    /// How many of the events are messages.
+    messages: u64,
+    /// By dialect, for members that want joins and leaves and for those that do not.
+    encoded: [[Option<Bytes>; 2]; DIALECTS_MAX],
+}
+
+impl<'a> Batch<'a> {
+    fn new(conversation: &'a ConversationId, events: &'a [Event]) -> Self {
+        let mut messages = 0;
+        let mut first = Seq(u64::MAX);
+        for event in events {
+            if let Event::Message(message) = event {
+                messages += 1;
+                first = first.min(message.seq);
+            }
+        }
+        Self { conversation, events, first, messages, encoded: Default::default() }
+    }
+
+    fn write(&mut self, member: &Member) -> u64 {
+        let Gate::Open { after } = member.gate else { return 0 };
+        let wants_all = member.subscription.join_leave;
+        let events = if wants_all { self.events.len() as u64 } else { self.messages };
+        if after >= self.first {
+            return self.write_some(member, after);
+        }
+        if events == 0 {
+            return 0;
+        }
+        let bytes = self.whole(member.client.dialect, wants_all);
+        let class = if self.messages == 0 { Class::Ephemeral } else { Class::Durable };
+        member.client.send(bytes, class);
+        events
+    }
+
+    /// The whole batch, for members that need all of it: nearly everyone, nearly always.
+    fn whole(&mut self, dialect: &'static Dialect, wants_all: bool) -> Bytes {
+        let slot = &mut self.encoded[dialect.index][usize::from(wants_all)];
+        if let Some(bytes) = slot {
+            return bytes.clone();
+        }
+        let bytes = if wants_all || self.messages == self.events.len() as u64 {
+            (dialect.batch)(self.conversation, self.events)
+        } else {
+            let messages: Vec<Event> =
+                self.events.iter().filter(|event| !event.is_ephemeral()).cloned().collect();
+            (dialect.batch)(self.conversation, &messages)
+        };
+        slot.insert(bytes).clone()
+    }
+
+    /// For a member that has read some of the batch by itself.
+    fn write_some(&self, member: &Member, after: Seq) -> u64 {
+        let is_new = |event: &&Event| match event {
+            Event::Message(message) => message.seq > after,
+            Event::Join(_) | Event::Leave(_) => member.subscription.join_leave,
+        };
+        let events: Vec<Event> = self.events.iter().filter(is_new).cloned().collect();
+        if !events.is_empty() {
+            member.client.send((member.client.dialect.batch)(self.conversation, &events), Class::Durable);
+        }
+        events.len() as u64
+    }
+}

@@ -1,0 +1,219 @@
+//! One client's session: what it may say when, and what it is in.
+//!
+//! May use: domain, action, hub, heartbeat. Deliberately absent: protocols (an answer is sealed by a function given from
+//! outside), sockets, the broker and the store.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use shared::{
+    auth::{Claims, TokenError},
+    clock,
+    domain::{
+        ClientInfo, Command, Connect, Connected, ConnectionId, ConversationId, Disconnect, MessageKind, Refusal,
+        Reply, Send, Sent, Subscribe, Subscribed, Token,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    action::{self, Acknowledgement, Node},
+    dialect::Dialect,
+    heartbeat::Heartbeat,
+    hub::{Client, Subscription},
+    outbox::Outbox,
+};
+
+/// Turns an answer to the command at hand into bytes for the socket.
+pub type Seal<'a> = &'a (dyn Fn(&Reply) -> Bytes + Sync);
+
+/// What is to be done after a command.
+pub enum Outcome {
+    /// Answer this.
+    Reply(Reply),
+    /// Answer what this comes to; the client may go on meanwhile.
+    Later(BoxFuture<'static, Reply>),
+    /// It is answered already, or needs no answer.
+    Done,
+    /// End the connection.
+    Close(Disconnect),
+}
+
+/// One client's session, from the first byte to the last.
+pub struct Session {
+    node: Arc<Node>,
+    heartbeat: Arc<Heartbeat>,
+    dialect: &'static Dialect,
+    outbox: Arc<Outbox>,
+    client: Option<Arc<Client>>,
+    subscriptions: HashMap<ConversationId, Arc<Subscription>>,
+}
+
+impl Session {
+    /// A session whose client has not said yet who it is.
+    pub fn new(
+        node: Arc<Node>,
+        heartbeat: Arc<Heartbeat>,
+        dialect: &'static Dialect,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self { node, heartbeat, dialect, outbox, client: None, subscriptions: HashMap::new() }
+    }
+
+    /// Whether the client has said who it is.
+    pub fn is_authenticated(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// Does what the client asks.
+    pub async fn handle(&mut self, command: Command, seal: Seal<'_>) -> Outcome {
+        let Some(client) = self.client.clone() else {
+            return match command {
+                Command::Connect(connect) => self.connect(connect, seal).await,
+                _ => Outcome::Close(Disconnect::BadRequest),
+            };
+        };
+        let user = &client.info.user;
+        let done = match command {
+            Command::Connect(_) => return Outcome::Close(Disconnect::BadRequest),
+            Command::Pong if client.pong() => return Outcome::Done,
+            Command::Pong => return Outcome::Close(Disconnect::BadRequest),
+            Command::Refresh { token } => return self.refresh(&client, &token),
+            Command::Subscribe(request) => return self.subscribe(&client, &request, seal).await,
+            Command::Unsubscribe(conversation) => {
+                self.unsubscribe(&client, &conversation);
+                Ok(Reply::Unsubscribed)
+            }
+            Command::Publish { conversation, body } => {
+                let kind = MessageKind::TEXT;
+                let send = Send { conversation, client_id: None, kind, body, retry: false };
+                return self.send(&client, send, |_| Reply::Published).await;
+            }
+            Command::Send(send) => return self.send(&client, send, Reply::Sent).await,
+            Command::History(query) => action::history(&self.node, user, &query).await.map(Reply::History),
+            Command::Presence(conversation) => {
+                action::presence(&self.node, user, &conversation).await.map(Reply::Presence)
+            }
+            Command::PresenceStats(conversation) => {
+                let stats = action::presence_stats(&self.node, user, &conversation).await;
+                stats.map(|stats| Reply::PresenceStats { clients: stats.clients, users: stats.users })
+            }
+            Command::Unsupported(refusal) => Err(refusal),
+        };
+        self.answer(done)
+    }
+
+    fn answer(&self, done: Result<Reply, Refusal>) -> Outcome {
+        Outcome::Reply(done.unwrap_or_else(|refusal| {
+            self.node.metrics.refusals.increment(1);
+            Reply::Refused(refusal)
+        }))
+    }
+
+    async fn connect(&mut self, connect: Connect, seal: Seal<'_>) -> Outcome {
+        if connect.token.0.is_empty() {
+            return self.answer(Err(Refusal::Unauthorized));
+        }
+        let Claims { user, expires, info } = match self.node.tokens.verify(&connect.token.0) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return self.answer(Err(Refusal::TokenExpired)),
+            Err(TokenError::Invalid) => return Outcome::Close(Disconnect::InvalidToken),
+        };
+        let id = ConnectionId(Uuid::new_v4());
+        let info = ClientInfo { user, client: id, info };
+        let client = Arc::new(Client::new(info, self.dialect, Arc::clone(&self.outbox), expires));
+        let personal = ConversationId::personal(&client.info.user);
+        let recover = connect.resume.into_iter().find(|(conversation, _)| *conversation == personal);
+        let request = Subscribe {
+            conversation: personal.clone(),
+            recover: recover.map(|(_, position)| position),
+            join_leave: false,
+            refuse_unrecoverable: false,
+        };
+        let ttl = Some(seconds_until(expires));
+        let welcome = |subscribed: Subscribed| {
+            let subscriptions = vec![(personal.clone(), subscribed)];
+            seal(&Reply::Connected(Connected { client: id, ttl, subscriptions }))
+        };
+        let subscription = Subscription::new(false, true);
+        if let Err(refusal) = action::join(&self.node, &client, &request, &subscription, &welcome).await {
+            return self.answer(Err(refusal));
+        }
+        self.subscriptions.insert(personal, subscription);
+        self.heartbeat.watch(&client);
+        self.node.metrics.connections.increment(1.0);
+        self.node.metrics.connections_opened.increment(1);
+        self.client = Some(client);
+        Outcome::Done
+    }
+
+    fn refresh(&self, client: &Client, token: &Token) -> Outcome {
+        match self.node.tokens.verify(&token.0) {
+            Ok(claims) if claims.user == client.info.user => {
+                client.renew(claims.expires);
+                let ttl = Some(seconds_until(claims.expires));
+                Outcome::Reply(Reply::Refreshed { client: client.info.client, ttl })
+            }
+            // A client never gets to be somebody else.
+            Ok(_) | Err(TokenError::Invalid) => Outcome::Close(Disconnect::InvalidToken),
+            Err(TokenError::Expired) => Outcome::Close(Disconnect::Expired),
+        }
+    }
+
+    async fn subscribe(&mut self, client: &Arc<Client>, request: &Subscribe, seal: Seal<'_>) -> Outcome {
+        self.subscriptions.retain(|_, subscription| !subscription.has_ended());
+        if self.subscriptions.contains_key(&request.conversation) {
+            return self.answer(Err(Refusal::AlreadySubscribed));
+        }
+        if self.subscriptions.len() >= self.node.limits.subscriptions_per_connection {
+            return self.answer(Err(Refusal::LimitExceeded));
+        }
+        let seal_subscribed = |subscribed: Subscribed| seal(&Reply::Subscribed(subscribed));
+        match action::subscribe(&self.node, client, request, &seal_subscribed).await {
+            Ok(subscription) => {
+                self.subscriptions.insert(request.conversation.clone(), subscription);
+                Outcome::Done
+            }
+            Err(refusal) => self.answer(Err(refusal)),
+        }
+    }
+
+    fn unsubscribe(&mut self, client: &Client, conversation: &ConversationId) {
+        // What the server has put the client into, only the server takes it out of.
+        if self.subscriptions.get(conversation).is_some_and(|subscription| !subscription.server_side) {
+            self.subscriptions.remove(conversation);
+            action::unsubscribe(&self.node, client, conversation);
+        }
+    }
+
+    async fn send(&self, client: &Arc<Client>, send: Send, reply: fn(Sent) -> Reply) -> Outcome {
+        match action::send(&self.node, &client.info.user, Some(client), send).await {
+            Ok(Acknowledgement::Now(sent)) => Outcome::Reply(reply(sent)),
+            Ok(Acknowledgement::Once(sent, stored)) => Outcome::Later(Box::pin(async move {
+                match stored.await {
+                    Ok(()) => reply(sent),
+                    Err(_) => Reply::Refused(Refusal::Unavailable),
+                }
+            })),
+            Err(refusal) => self.answer(Err(refusal)),
+        }
+    }
+}
+
+impl Drop for Session {
+    /// The connection is over: the client is nowhere any more.
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        for conversation in self.subscriptions.keys() {
+            action::unsubscribe(&self.node, &client, conversation);
+        }
+        self.node.metrics.connections.decrement(1.0);
+    }
+}
+
+/// At least 1: a client that must refresh has to be told when.
+fn seconds_until(expires: u64) -> u32 {
+    let left = expires.saturating_sub(clock::now_ms() / 1_000);
+    u32::try_from(left).unwrap_or(u32::MAX).max(1)
+}
