@@ -216,7 +216,7 @@ $('newer').addEventListener('click', () => ($('scroll').scrollTop = $('scroll').
 $('start').addEventListener('submit', (event) => {
   event.preventDefault();
   const { user, other, conversation, token } = Object.fromEntries(new FormData($('start')));
-  const id = conversation.trim() || (other && other !== user && directConversation(user, other));
+  const id = other && other !== user ? directConversation(user, other) : conversation.trim();
   if (!id) {
     $('problem').textContent = 'Say with whom: the name of someone else, or the id of a conversation.';
     $('problem').hidden = false;
