@@ -178,7 +178,7 @@ function otherUser(user, conversation) {
 function open(user, conversation, pastedToken) {
   const other = otherUser(user, conversation);
   const guest = other || 'someone-else';
-  $('where').textContent = `${user} in ${other ? `a conversation with ${other}` : conversation}`;
+  $('where').textContent = `${user} ${other ? `with ${other}` : `in ${conversation}`}`;
   document.title = `${other || conversation} · Starling`;
   $('invite').href = `/chat?${new URLSearchParams({ user: guest, conversation })}`;
   $('invite').textContent = other ? `Open another tab as ${other}` : 'Open another tab as another member';
