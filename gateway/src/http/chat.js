@@ -178,7 +178,7 @@ function otherUser(user, conversation) {
 function open(user, conversation, pastedToken) {
   const other = otherUser(user, conversation);
   const guest = other || 'someone-else';
-  $('where').textContent = `${user} in ${other ? `a conversation with ${other}` : conversation}`;
+  $('where').textContent = `${user} ${other ? `with ${other}` : `in ${conversation}`}`;
   document.title = `${other || conversation} · Starling`;
   $('invite').href = `/chat?${new URLSearchParams({ user: guest, conversation })}`;
   $('invite').textContent = other ? `Open another tab as ${other}` : 'Open another tab as another member';
@@ -216,7 +216,7 @@ $('newer').addEventListener('click', () => ($('scroll').scrollTop = $('scroll').
 $('start').addEventListener('submit', (event) => {
   event.preventDefault();
   const { user, other, conversation, token } = Object.fromEntries(new FormData($('start')));
-  const id = conversation.trim() || (other && other !== user && directConversation(user, other));
+  const id = other && other !== user ? directConversation(user, other) : conversation.trim();
   if (!id) {
     $('problem').textContent = 'Say with whom: the name of someone else, or the id of a conversation.';
     $('problem').hidden = false;
