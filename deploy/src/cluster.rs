@@ -278,8 +278,11 @@ impl Cluster {
     /// When a part did not end by itself. It was killed, and the others were stopped nevertheless.
     pub async fn stop(mut self) -> Result<()> {
         let mut result = Ok(());
-        for node in self.gateways.iter_mut().chain(&mut self.persisters) {
-            result = result.and(node.stop().await);
+        for kind in [&mut self.gateways, &mut self.persisters] {
+            kind.iter_mut().for_each(|node| node.process.terminate());
+            for node in kind {
+                result = result.and(node.stop().await);
+            }
         }
         if let Some(haproxy) = &mut self.haproxy {
             result = result.and(haproxy.stop().await);

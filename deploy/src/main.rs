@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "it is a command line tool: what it prints is its result")]
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -34,8 +34,17 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut stopped = async || tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} };
@@ -59,7 +68,7 @@ async fn main() -> Result<()> {
         println!("Interrupted; what had been started is stopped.");
         return Ok(());
     };
-    println!("{}", describe(&cluster, &arguments));
+    println!("{}", describe(&cluster, arguments));
     tokio::select! {
         () = watch(&mut cluster) => {}
         () = stopped() => {}
