@@ -279,7 +279,9 @@ impl Cluster {
     pub async fn stop(mut self) -> Result<()> {
         let mut result = Ok(());
         for kind in [&mut self.gateways, &mut self.persisters] {
-            kind.iter_mut().for_each(|node| node.process.terminate());
+            for node in kind.iter_mut() {
+                node.process.terminate();
+            }
             for node in kind {
                 result = result.and(node.stop().await);
             }

@@ -1,6 +1,8 @@
 //! Every crate that is built in has a licence, and comes from a place, that `deny.toml` allows. The tool for that file takes minutes
 //! to install, so a machine may lack it; this check runs wherever the tests do, without a network.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde::Deserialize;
