@@ -1,5 +1,7 @@
 //! Hostile bytes against the production frame path, in a process of its own so that its memory can be measured.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -90,13 +92,13 @@ impl Drop for Server {
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
-        short @ 0..=125 => bytes.push(0x80 | u8::try_from(short).unwrap()),
+        short @ 0..=125 => bytes.push(0x80 + u8::try_from(short).unwrap()),
         middle @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
+            bytes.push(0xfe);
             bytes.extend(u16::try_from(middle).unwrap().to_be_bytes());
         }
         long => {
-            bytes.push(0x80 | 127);
+            bytes.push(0xff);
             bytes.extend((long as u64).to_be_bytes());
         }
     }
@@ -132,7 +134,7 @@ fn has_ended(client: &mut TcpStream) -> bool {
 #[test]
 fn each_offence_is_answered_with_its_close_code() {
     let server = Server::start();
-    let mut long_form = vec![0x81, 0x80 | 126, 0, 5, 0, 0, 0, 0];
+    let mut long_form = vec![0x81, 0xfe, 0, 5, 0, 0, 0, 0];
     long_form.extend(b"hello");
     let offences: [(&str, Vec<u8>, u16); 14] = [
         ("unmasked", b"\x81\x05hello".to_vec(), 1002),
@@ -144,7 +146,7 @@ fn each_offence_is_answered_with_its_close_code() {
         ("fragmented ping", frame(0x09, b"x"), 1002),
         ("continuation of nothing", frame(0x80, b"x"), 1002),
         ("message in a message", [frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
-        ("oversize frame", frame(0x82, &[0; 65_537]), 1009),
+        ("oversize frame", frame(0x82, &vec![0; 65_537]), 1009),
         ("endless length", b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff".to_vec(), 1009),
         ("empty fragments", [frame(0x01, b""), frame(0x00, b"").repeat(64)].concat(), 1009),
         ("not text", frame(0x81, b"\xff"), 1007),
@@ -227,7 +229,7 @@ fn declared_lengths_cost_no_memory() {
     let before = server.resident_bytes();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
     for client in &mut clients {
-        client.write_all(&[0x82, 0x80 | 127, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        client.write_all(&[0x82, 0xff, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     }
     for client in &mut clients {
         assert_eq!(close_code(client), 1009);

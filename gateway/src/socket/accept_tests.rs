@@ -158,7 +158,7 @@ async fn a_client_that_takes_no_byte_of_a_response_is_dropped() {
         let begun = Arc::clone(&begun);
         get(move || async move {
             begun.notify_one();
-            let chunk = || Some((Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65536])), ()));
+            let chunk = || Some((Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 4096])), ()));
             Body::from_stream(futures_util::stream::unfold((), move |()| async move { chunk() }))
                 .into_response()
         })
