@@ -17,6 +17,9 @@ const SERVER_VARIABLE: &str = "FRAME_GUARD_SERVER";
 /// How far the server's resident memory may grow under attack.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4096;
+const OPEN_FILES_DEFAULT: u32 = 1024;
+const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// After this long a test has failed.
 const NEVER: Duration = Duration::from_mins(1);
 
@@ -41,7 +44,14 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        Self::start_with(OPEN_FILES_DEFAULT)
+    }
+
+    /// Starts with a limit on open files, that is, on sockets.
+    fn start_with(open_files: u32) -> Self {
+        let mut process = Command::new("sh")
+            .args(["-c", "ulimit -n $0 && exec \"$@\"", &open_files.to_string()])
+            .arg(std::env::current_exe().unwrap())
             .args([SERVER, "--exact", "--nocapture"])
             .env(SERVER_VARIABLE, "1")
             .stdout(Stdio::piped())
@@ -56,16 +66,16 @@ impl Server {
     }
 
     fn client(&self) -> TcpStream {
+        self.client_saying(b"")
+    }
+
+    /// A client that sends these bytes along with its handshake.
+    fn client_saying(&self, first: &[u8]) -> TcpStream {
         let mut client = TcpStream::connect(self.address).unwrap();
         client.set_read_timeout(Some(NEVER)).unwrap();
         client.set_write_timeout(Some(NEVER)).unwrap();
         client.set_nodelay(true).unwrap();
-        client
-            .write_all(
-                b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                  sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            )
-            .unwrap();
+        client.write_all(&[HANDSHAKE, first].concat()).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -190,6 +200,26 @@ fn pings_are_answered_also_inside_a_message() {
     assert_eq!(read_frame(&mut client), (0x8a, b"there?".to_vec()));
     client.write_all(&frame(0x80, b"two")).unwrap();
     assert_eq!(read_frame(&mut client), (0x81, b"one two".to_vec()));
+}
+
+#[test]
+fn a_client_may_speak_before_it_is_answered() {
+    let server = Server::start();
+    let mut client = server.client_saying(&[frame(0x81, b"early"), frame(0x81, b"bird")].concat());
+    assert_eq!(read_frame(&mut client), (0x81, b"early".to_vec()));
+    assert_eq!(read_frame(&mut client), (0x81, b"bird".to_vec()));
+}
+
+#[test]
+fn a_server_out_of_sockets_accepts_again_when_it_has_some() {
+    const OPEN_FILES: u32 = 40;
+    let server = Server::start_with(OPEN_FILES);
+    let crowd: Vec<_> = (0..2 * OPEN_FILES).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(crowd);
+    let mut client = server.client();
+    client.write_all(&frame(0x81, b"still here")).unwrap();
+    assert_eq!(read_frame(&mut client), (0x81, b"still here".to_vec()));
 }
 
 /// Writes the same bytes again and again until this many are out or the server will have no more.

@@ -195,3 +195,10 @@ async fn a_connection_that_ends_inside_a_message_has_ended() {
         assert_eq!(reader.next().await, Ok(Incoming::Eof));
     }
 }
+
+#[tokio::test]
+async fn a_waiting_read_is_small() {
+    let (mut reader, _client) = reader(FrameLimits::default()).await;
+    println!("{} {}", size_of::<Reader>(), size_of_val(&reader.next()));
+    assert!(size_of::<Reader>() <= 200 && size_of_val(&reader.next()) <= 1200);
+}
