@@ -21,6 +21,7 @@ use crate::action::AckMode;
 /// REDIS_URL and DATABASE_URL it is one node of a cluster, beside any number of other gateways and persisters.
 #[derive(Parser, Debug, Clone, Default)]
 #[command(name = "gateway", version, after_help = EXAMPLES)]
+#[expect(clippy::doc_markdown, reason = "the comments are what --help prints")]
 pub struct Flags {
     /// TOML file with any of the settings below, named as the flags with `_` for `-`.
     #[arg(long, env = "STARLING_CONFIG", value_name = "FILE")]
@@ -37,11 +38,12 @@ const EXAMPLES: &str = "Examples:
 /// Every setting, each optional: a file and the flags both give some of them.
 #[derive(clap::Args, Deserialize, Debug, Clone, Default)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::doc_markdown, rustdoc::bare_urls, reason = "the comments are what --help prints")]
 struct Settings {
-    /// Redis ≥ 7 of the cluster, for example redis://127.0.0.1:6379.
+    /// Redis 7 or later of the cluster, such as `redis://127.0.0.1:6379`.
     #[arg(long, env = "REDIS_URL", value_name = "URL")]
     redis_url: Option<String>,
-    /// Postgres ≥ 14 of the cluster, for example postgres://user@host/starling.
+    /// Postgres 14 or later of the cluster, such as `postgres://user@host/starling`.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
     /// Address for clients [default: 127.0.0.1:8000].
@@ -210,10 +212,31 @@ macro_rules! over {
 impl Settings {
     fn over(self, file: Self) -> Self {
         over!(
-            self, file, redis_url, database_url, listen, health_listen, node, data_dir, token_hmac_secret, dev,
-            ack_mode, ack_wait_replicas, allowed_origins, partitions, backlog_entries_max, body_bytes_max,
-            outbox_bytes_max, subscriptions_max, catchup_messages_max, catchup_bytes_max, linger_seconds,
-            position_check_seconds, probe_seconds, drain_seconds, log_format,
+            self,
+            file,
+            redis_url,
+            database_url,
+            listen,
+            health_listen,
+            node,
+            data_dir,
+            token_hmac_secret,
+            dev,
+            ack_mode,
+            ack_wait_replicas,
+            allowed_origins,
+            partitions,
+            backlog_entries_max,
+            body_bytes_max,
+            outbox_bytes_max,
+            subscriptions_max,
+            catchup_messages_max,
+            catchup_bytes_max,
+            linger_seconds,
+            position_check_seconds,
+            probe_seconds,
+            drain_seconds,
+            log_format,
         )
     }
 
@@ -221,13 +244,20 @@ impl Settings {
         let mode = match (self.redis_url, self.database_url) {
             (None, None) => Mode::Standalone,
             (Some(redis_url), Some(database_url)) => Mode::Cluster { redis_url, database_url },
-            (Some(_), None) => bail!("REDIS_URL is set and DATABASE_URL is not: a cluster needs both, standalone neither"),
-            (None, Some(_)) => bail!("DATABASE_URL is set and REDIS_URL is not: a cluster needs both, standalone neither"),
+            (Some(_), None) => {
+                bail!("REDIS_URL is set and DATABASE_URL is not: a cluster needs both, standalone neither")
+            }
+            (None, Some(_)) => {
+                bail!("DATABASE_URL is set and REDIS_URL is not: a cluster needs both, standalone neither")
+            }
         };
         let standalone = mode == Mode::Standalone;
         match &self.token_hmac_secret {
             Some(secret) if secret.len() < HMAC_SECRET_BYTES_MIN => {
-                bail!("STARLING_TOKEN_HMAC_SECRET has {} bytes; HS256 needs at least {HMAC_SECRET_BYTES_MIN}", secret.len())
+                bail!(
+                    "STARLING_TOKEN_HMAC_SECRET has {} bytes; HS256 needs at least {HMAC_SECRET_BYTES_MIN}",
+                    secret.len()
+                )
             }
             None if !standalone && self.dev != Some(true) => bail!(
                 "a cluster needs STARLING_TOKEN_HMAC_SECRET to check tokens with (or STARLING_DEV=true, which gives \

@@ -89,7 +89,13 @@ mod tests {
         for good in [None, Some("http://chat.example:8000"), Some("https://app.example")] {
             assert!(admit(good), "{good:?}");
         }
-        for bad in ["https://app.example.evil", "https://evil", "null", "http://chat.example", "https://app.example:1"] {
+        for bad in [
+            "https://app.example.evil",
+            "https://evil",
+            "null",
+            "http://chat.example",
+            "https://app.example:1",
+        ] {
             assert!(!admit(Some(bad)), "{bad}");
         }
     }

@@ -8,7 +8,9 @@ use axum::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::domain::{ConversationId, Direction, HistoryPage, HistoryQuery, Message, Position, Refusal, Seq, UserId};
+use shared::domain::{
+    ConversationId, Direction, HistoryPage, HistoryQuery, Message, Position, Refusal, Seq, UserId,
+};
 
 use super::{Routes, access::Bearer, problem::Problem};
 use crate::action::{self, HISTORY_MESSAGES_MAX, NewConversation};
@@ -34,7 +36,11 @@ struct Created<'a> {
 }
 
 /// `POST /v1/conversations`
-pub async fn create(State(routes): State<Routes>, Bearer(user): Bearer, body: Bytes) -> Result<Response, Problem> {
+pub async fn create(
+    State(routes): State<Routes>,
+    Bearer(user): Bearer,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let Create { kind, name, members } =
         serde_json::from_slice(&body).map_err(|error| Problem::invalid(error.to_string()))?;
     let wanted = NewConversation { kind, name, members };

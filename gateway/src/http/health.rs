@@ -38,7 +38,10 @@ impl Health {
 }
 
 /// `/healthz`: the process lives. `/readyz`: it should get traffic. `/metrics`: its numbers, which `render` writes.
-pub fn health_router(health: Arc<Health>, render: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+pub fn health_router(
+    health: Arc<Health>,
+    render: impl Fn() -> String + Clone + Send + Sync + 'static,
+) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -57,7 +57,10 @@ pub struct DevToken {
 }
 
 /// `GET /dev/token?user=…`: there only where no real signing key is configured.
-pub async fn dev_token(State(routes): State<Routes>, Query(asked): Query<DevToken>) -> Result<Response, Problem> {
+pub async fn dev_token(
+    State(routes): State<Routes>,
+    Query(asked): Query<DevToken>,
+) -> Result<Response, Problem> {
     let Some(mint) = &routes.mint else { return Err(super::problem::no_such_route().await) };
     let user = UserId::parse(&asked.user).map_err(|error| Problem::invalid(error.to_string()))?;
     let ttl = asked.ttl.unwrap_or(DEV_TOKEN_SECONDS).clamp(1, DEV_TOKEN_SECONDS_MAX);

@@ -59,9 +59,12 @@ impl IntoResponse for Problem {
             detail: &self.detail,
         };
         let json = serde_json::to_vec(&body).expect("a problem is plain data");
-        let mut response = (self.status, [(header::CONTENT_TYPE, "application/problem+json")], json).into_response();
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], json).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -69,5 +72,9 @@ impl IntoResponse for Problem {
 
 /// The answer to a URL that means nothing.
 pub async fn no_such_route() -> Problem {
-    Problem { status: StatusCode::NOT_FOUND, code: "not_found", detail: "there is nothing at this URL".to_owned() }
+    Problem {
+        status: StatusCode::NOT_FOUND,
+        code: "not_found",
+        detail: "there is nothing at this URL".to_owned(),
+    }
 }

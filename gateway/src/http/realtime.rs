@@ -24,7 +24,8 @@ pub async fn websocket(State(routes): State<Routes>, mut request: Request) -> Re
     if !routes.origins.admit(headers) {
         return Problem::from(Refusal::Forbidden).into_response();
     }
-    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL).map_or("", |value| value.to_str().unwrap_or("?"));
+    let offered =
+        headers.get(header::SEC_WEBSOCKET_PROTOCOL).map_or("", |value| value.to_str().unwrap_or("?"));
     let query = request.uri().query().unwrap_or_default();
     let chosen = centrifuge::check_query(query).and_then(|()| centrifuge::choose_subprotocol(offered));
     let Ok(subprotocol) = chosen else {
@@ -67,7 +68,8 @@ pub async fn sse(
 
 /// `POST /connection/http_stream`
 pub async fn http_stream(State(routes): State<Routes>, headers: HeaderMap, connect: Bytes) -> Response {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.starts_with("application/octet-stream") {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
