@@ -18,6 +18,11 @@ impl MemoryLog {
     pub fn new(memory: Arc<Memory>) -> Self {
         Self(memory)
     }
+
+    /// What was put aside, oldest first, each with the reason.
+    pub fn dead_letters(&self, partition: Partition) -> Vec<(LogPosition, String)> {
+        self.0.slot(partition).lock().dead_letters.iter().cloned().collect()
+    }
 }
 
 #[async_trait]

@@ -31,6 +31,8 @@ pub trait Environment: Sized {
     /// One more node.
     async fn broker(&self) -> Arc<dyn Broker>;
     fn log(&self) -> Arc<dyn Log>;
+    /// How many dead letters the partition has.
+    async fn dead_letters(&self, partition: Partition) -> u64;
 }
 
 pub struct InMemory(pub Arc<Memory>);
@@ -44,6 +46,9 @@ impl Environment for InMemory {
     }
     fn log(&self) -> Arc<dyn Log> {
         Arc::new(MemoryLog::new(Arc::clone(&self.0)))
+    }
+    async fn dead_letters(&self, partition: Partition) -> u64 {
+        MemoryLog::new(Arc::clone(&self.0)).dead_letters(partition).len() as u64
     }
 }
 
@@ -71,6 +76,10 @@ impl Environment for OnRedis {
     }
     fn log(&self) -> Arc<dyn Log> {
         Arc::new(RedisLog::new(self.config.clone()).unwrap())
+    }
+    async fn dead_letters(&self, partition: Partition) -> u64 {
+        let tag = shared::broker::redis::tag(PARTITIONS, partition);
+        redis::cmd("XLEN").arg(format!("{{{tag}}}dlq")).query_async(&mut self.raw().await).await.unwrap()
     }
 }
 

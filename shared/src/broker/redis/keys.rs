@@ -97,7 +97,7 @@ impl Keys {
         }
     }
 
-    fn tag(&self, partition: Partition) -> &str {
+    pub fn tag(&self, partition: Partition) -> &str {
         &self.tags[usize::from(partition.0)]
     }
 

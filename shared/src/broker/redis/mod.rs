@@ -163,6 +163,11 @@ impl RedisBroker {
     }
 }
 
+/// The hash tag of a partition among `partitions` of them, for operators and tests that look into Redis themselves.
+pub fn tag(partitions: u16, partition: Partition) -> String {
+    Keys::new(partitions).tag(partition).to_owned()
+}
+
 fn flag(is_set: bool) -> &'static str {
     if is_set { "1" } else { "" }
 }
