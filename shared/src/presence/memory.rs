@@ -16,12 +16,23 @@ use crate::{
 type Room = HashMap<ConnectionId, (u64, ClientInfo)>;
 
 /// Who is where in one process.
-#[derive(Default)]
 pub struct MemoryPresence {
     rooms: Mutex<HashMap<ConversationId, Room>>,
+    ttl_ms: u64,
+}
+
+impl Default for MemoryPresence {
+    fn default() -> Self {
+        Self::with_ttl_ms(PRESENCE_TTL_SECONDS * 1000)
+    }
 }
 
 impl MemoryPresence {
+    /// One whose entries live this long, in milliseconds.
+    pub fn with_ttl_ms(ttl_ms: u64) -> Self {
+        Self { rooms: Mutex::default(), ttl_ms }
+    }
+
     /// Looks at a conversation after what has expired there is gone. The cost is the number of its connections.
     fn with_room<T>(&self, conversation: &ConversationId, look: impl FnOnce(&mut Room) -> T) -> T {
         let mut rooms = self.rooms.lock();
@@ -43,7 +54,7 @@ fn count(length: usize) -> u32 {
 #[async_trait]
 impl Presence for MemoryPresence {
     async fn enter(&self, entries: &[PresenceEntry]) -> Result<Vec<u32>, BrokerError> {
-        let expiry = now_ms() + PRESENCE_TTL_SECONDS * 1000;
+        let expiry = now_ms() + self.ttl_ms;
         {
             let mut rooms = self.rooms.lock();
             for (conversation, who) in entries {

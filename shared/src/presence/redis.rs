@@ -28,6 +28,7 @@ pub struct RedisPresence {
     keys: Keys,
     pool: deadpool_redis::Pool,
     script: Script,
+    ttl_ms: u64,
 }
 
 impl RedisPresence {
@@ -36,8 +37,16 @@ impl RedisPresence {
     /// # Errors
     /// When the URL is none.
     pub fn new(config: &RedisConfig) -> Result<Self, BrokerError> {
+        Self::with_ttl_ms(config, PRESENCE_TTL_SECONDS * 1000)
+    }
+
+    /// One whose entries live this long, in milliseconds; the same on every node.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn with_ttl_ms(config: &RedisConfig, ttl_ms: u64) -> Result<Self, BrokerError> {
         let script = Script::new(SCRIPT);
-        Ok(Self { keys: Keys::new(config.partitions), pool: config.pool()?, script })
+        Ok(Self { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms })
     }
 
     fn names(&self, conversation: &ConversationId) -> [String; 3] {
@@ -47,7 +56,7 @@ impl RedisPresence {
     fn add_enter(&self, request: &mut Pipeline, conversation: &ConversationId, clients: &[&ClientInfo]) {
         let names = self.names(conversation);
         request.cmd("EVALSHA").arg(self.script.get_hash()).arg(names.len()).arg(&names);
-        request.arg("enter").arg(PRESENCE_TTL_SECONDS * 1000);
+        request.arg("enter").arg(self.ttl_ms);
         for who in clients {
             let json = serde_json::to_string(who).expect("who a client is is plain data");
             request.arg(who.client.to_string()).arg(who.user.as_str()).arg(json);
