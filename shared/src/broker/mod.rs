@@ -3,6 +3,12 @@
 //! May use: domain, record; Redis in `redis/` alone. Deliberately absent: the store, members, and sockets.
 //! Two implementations, [`memory`] and [`redis`]; `tests/broker.rs` runs one suite against both.
 
+mod expiring;
+pub mod memory;
+pub mod redis;
+
+pub mod sequence;
+
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;

@@ -6,6 +6,9 @@
 //! There is no consumer group. A partition has one reader at a time (who that is, the store decides), and what is
 //! committed is trimmed, so the head of the stream is always what remains to be done.
 
+pub mod memory;
+pub mod redis;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +17,9 @@ use crate::{
     broker::{BrokerError, LogPosition},
     domain::{Message, Partition},
 };
+
+/// How many dead letters of one partition are kept; older ones go first.
+pub const DEAD_LETTERS_MAX: usize = 100_000;
 
 /// One entry of a partition's log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,9 @@
 //! Every entry expires unless its node refreshes it, so a dead node's connections vanish by themselves.
 //! Two implementations, [`memory`] and [`redis`]; `tests/presence.rs` runs one suite against both.
 
+pub mod memory;
+pub mod redis;
+
 use async_trait::async_trait;
 
 use crate::{

@@ -1,0 +1,322 @@
+//! The broker of cluster mode.
+//!
+//! May use: Redis, and what the port names. Deliberately absent: every decision that is not the port's.
+//! [`connection`] says why a reconnect cannot defeat the fence, `publish.lua` is the seq rule, [`keys`] names
+//! everything, [`subscriber`] is the way back to the node.
+
+pub(crate) mod connection;
+pub(crate) mod keys;
+pub(crate) mod subscriber;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{RedisResult, Script, aio::MultiplexedConnection};
+
+use self::{connection::Commands, keys::Keys, subscriber::Subscriber};
+use super::{
+    Accepted, Audience, Broker, BrokerError, EntryId, LogPosition, Publication, Publish, Recent, Sink,
+    sequence::{DEDUPE_MS, HOT_TAIL_MS, Limits},
+};
+use crate::{
+    domain::{ConversationId, Epoch, Message, NodeId, PARTITIONS_DEFAULT, Partition, Seq},
+    record::{decode_payload, encode_payload},
+};
+
+/// How many positions are asked for at once.
+const POSITIONS_PER_REQUEST_MAX: usize = 1_000;
+/// How long a publish waits for its replicas, in milliseconds. Must be shorter than any response timeout.
+const REPLICAS_WAIT_MS: u64 = 1_500;
+/// How many connections the cold commands share.
+const POOL_CONNECTIONS_MAX: usize = 4;
+
+/// How to reach Redis, and what bounds what is kept there.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// `redis://[user:password@]host:port/`.
+    pub url: String,
+    /// How many partitions; the same on every process of a deployment.
+    pub partitions: u16,
+    /// What bounds a partition.
+    pub limits: Limits,
+    /// How many replicas must have a message before it counts as accepted.
+    pub wait_replicas: u32,
+    /// Longest wait for an answer; the connection is then given up.
+    pub response_timeout: Duration,
+    /// After this long without a sign of life on the subscriber connection it has to prove itself.
+    pub probe_after: Duration,
+    /// Longest wait for that proof.
+    pub probe_timeout: Duration,
+}
+
+impl RedisConfig {
+    /// The defaults, for the Redis at `url`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            partitions: PARTITIONS_DEFAULT,
+            limits: Limits::default(),
+            wait_replicas: 0,
+            response_timeout: Duration::from_secs(4),
+            probe_after: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// A few connections for what is neither a publish nor a subscription nor a wait.
+    pub(crate) fn pool(&self) -> Result<deadpool_redis::Pool, BrokerError> {
+        let client = connection::client(&self.url)?;
+        let info = client.get_connection_info().clone();
+        let manager =
+            deadpool_redis::Manager::new_with_config(info, connection::timeouts(self.response_timeout))?;
+        deadpool_redis::Pool::builder(manager)
+            .max_size(POOL_CONNECTIONS_MAX)
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .wait_timeout(Some(self.response_timeout))
+            .build()
+            .map_err(|error| BrokerError::Unavailable(error.to_string()))
+    }
+}
+
+impl From<deadpool_redis::PoolError> for BrokerError {
+    fn from(error: deadpool_redis::PoolError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// The metrics of everything that talks to Redis.
+pub mod metric {
+    const RECONNECTS: &str = "starling_redis_reconnects_total";
+    const PROBE_FAILURES: &str = "starling_probe_failures_total";
+
+    /// Says what is counted.
+    pub fn describe() {
+        metrics::describe_counter!(RECONNECTS, "Connections to Redis that were lost, by their purpose");
+        metrics::describe_counter!(
+            PROBE_FAILURES,
+            "Subscriber connections that were given up since they did not prove that they are alive"
+        );
+    }
+
+    pub(super) fn reconnects(connection: &'static str) {
+        metrics::counter!(RECONNECTS, "connection" => connection).increment(1);
+    }
+
+    pub(super) fn probe_failures() {
+        metrics::counter!(PROBE_FAILURES).increment(1);
+    }
+}
+
+/// A broker over one Redis server.
+pub struct RedisBroker {
+    config: RedisConfig,
+    keys: Arc<Keys>,
+    commands: Arc<Commands>,
+    subscriber: Subscriber,
+    publish: Script,
+    seed: Script,
+}
+
+impl RedisBroker {
+    /// Connects for commands; the subscriber connection waits for [`Broker::start`].
+    ///
+    /// # Errors
+    /// When the URL is none, or Redis does not answer now. Later it is tried for ever.
+    pub async fn connect(config: RedisConfig) -> Result<Self, BrokerError> {
+        let keys = Arc::new(Keys::new(config.partitions));
+        let commands = Arc::new(Commands::connect(&config).await?);
+        let subscriber = Subscriber::new(&config, Arc::clone(&keys), Arc::clone(&commands))?;
+        let publish = Script::new(include_str!("publish.lua"));
+        let seed = Script::new(include_str!("seed.lua"));
+        Ok(Self { config, keys, commands, subscriber, publish, seed })
+    }
+
+    async fn call_publish(
+        &self,
+        connection: &mut MultiplexedConnection,
+        run: &str,
+        publish: &Publish,
+    ) -> RedisResult<String> {
+        let Publish { conversation, payload, seed, checked } = publish;
+        let (keys, limits) = (&self.keys, self.config.limits);
+        let partition = keys.partition(conversation);
+        let is_named = payload.client_id.is_some();
+        let mut call = self.publish.prepare_invoke();
+        call.key(keys.epoch(partition))
+            .key(keys.position(conversation))
+            .key(keys.accepted(partition, payload.id))
+            .key(keys.log(partition))
+            .key(keys.tail(conversation))
+            .key(keys.channel(conversation))
+            .arg(run)
+            .arg(conversation.as_str())
+            .arg(&encode_payload(payload)[..])
+            .arg(flag(is_named))
+            .arg(seed.map(|seed| seed.to_string()).unwrap_or_default())
+            .arg(flag(*checked))
+            .arg(limits.backlog_entries_max)
+            .arg(limits.hot_messages)
+            .arg(DEDUPE_MS)
+            .arg(HOT_TAIL_MS);
+        call.invoke_async(connection).await
+    }
+}
+
+/// The hash tag of a partition among `partitions` of them, for operators and tests that look into Redis themselves.
+pub fn tag(partitions: u16, partition: Partition) -> String {
+    Keys::new(partitions).tag(partition).to_owned()
+}
+
+fn flag(is_set: bool) -> &'static str {
+    if is_set { "1" } else { "" }
+}
+
+/// Reads what `publish.lua` returned.
+fn parse_publication(text: &str) -> Option<Publication> {
+    let (tag, place) = text.split_once(' ').unwrap_or((text, ""));
+    let duplicate = match tag {
+        "accepted" => false,
+        "duplicate" => true,
+        "epoch" => return Some(Publication::NeedsEpoch),
+        "seed" => return Some(Publication::NeedsSeed),
+        "check" => return Some(Publication::NeedsCheck),
+        "full" => return Some(Publication::BacklogFull),
+        _ => return None,
+    };
+    let mut fields = place.split(' ');
+    let mut number = || fields.next()?.parse::<u64>().ok();
+    let (seq, prev, time) = (Seq(number()?), Seq(number()?), number()?);
+    let epoch = Epoch(u32::try_from(number()?).ok()?);
+    let position = LogPosition { epoch, entry: EntryId::parse(fields.next()?)? };
+    Some(Publication::Accepted(Accepted { seq, prev, time, position, duplicate }))
+}
+
+/// An entry of a hot tail: its id, and its fields by turns.
+type TailEntry = (String, Vec<Vec<u8>>);
+
+/// Reads an entry of the hot tail; `None` when it is none of ours.
+fn parse_tail_entry(conversation: &ConversationId, (id, fields): TailEntry) -> Option<Message> {
+    let mut fields: HashMap<Vec<u8>, Vec<u8>> =
+        fields.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    let number = |name: &[u8]| std::str::from_utf8(fields.get(name)?).ok()?.parse().ok();
+    let (prev, time) = (Seq(number(b"p")?), number(b"t")?);
+    let payload = decode_payload(&Bytes::from(fields.remove(&b"r"[..])?)).ok()?;
+    Some(payload.at(conversation.clone(), Seq(EntryId::parse(&id)?.ms), prev, time))
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    fn partitions(&self) -> u16 {
+        self.config.partitions
+    }
+
+    async fn publish(&self, publish: &Publish) -> Result<Publication, BrokerError> {
+        let replicas = self.config.wait_replicas;
+        let (text, confirmed) = self
+            .commands
+            .run(async |connection, run| {
+                let text = self.call_publish(connection, run, publish).await?;
+                let confirmed = if replicas > 0 && text.contains(' ') {
+                    // It covers every earlier write of this connection, so others in between do no harm.
+                    redis::cmd("WAIT").arg(replicas).arg(REPLICAS_WAIT_MS).query_async(connection).await?
+                } else {
+                    replicas
+                };
+                Ok((text, confirmed))
+            })
+            .await?;
+        if confirmed < replicas {
+            let reason = format!("{confirmed} of {replicas} replicas have confirmed");
+            return Err(BrokerError::Unavailable(reason));
+        }
+        parse_publication(&text).ok_or_else(|| BrokerError::Unavailable(format!("publish.lua said {text:?}")))
+    }
+
+    async fn epoch(&self, partition: Partition) -> Result<Option<Epoch>, BrokerError> {
+        let key = self.keys.epoch(partition);
+        self.commands
+            .run(async |connection, run| {
+                let (epoch, opened_for): (Option<u32>, Option<String>) =
+                    redis::cmd("HMGET").arg(&key).arg("e").arg("run").query_async(connection).await?;
+                Ok(epoch.filter(|_| opened_for.as_deref() == Some(run)).map(Epoch))
+            })
+            .await
+    }
+
+    async fn seed(&self, partition: Partition, epoch: Epoch) -> Result<bool, BrokerError> {
+        let mut call = self.seed.prepare_invoke();
+        call.key(self.keys.epoch(partition)).arg(epoch.0);
+        self.commands.run(async move |connection, run| call.arg(run).invoke_async(connection).await).await
+    }
+
+    async fn signal(&self, conversation: &ConversationId, record: Bytes) -> Result<(), BrokerError> {
+        let mut command = redis::cmd("SPUBLISH");
+        command.arg(self.keys.channel(conversation)).arg(&record[..]);
+        self.commands.run(async |connection, _| command.query_async(connection).await).await
+    }
+
+    async fn recent(
+        &self,
+        conversation: &ConversationId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Recent, BrokerError> {
+        // One transaction: the end that is reported is that of the very moment at which the tail was read.
+        let mut both = redis::pipe();
+        both.atomic()
+            .cmd("XRANGE")
+            .arg(self.keys.tail(conversation))
+            .arg(format!("({after}-0"))
+            .arg("+")
+            .arg("COUNT")
+            .arg(limit)
+            .cmd("HGET")
+            .arg(self.keys.position(conversation))
+            .arg("s");
+        let (entries, top): (Vec<TailEntry>, Option<u64>) =
+            self.commands.run(async |connection, _| both.query_async(connection).await).await?;
+        let messages = entries.into_iter().map(|entry| parse_tail_entry(conversation, entry));
+        Ok(Recent::join(messages, after, top.map(Seq)))
+    }
+
+    async fn positions(&self, conversations: &[ConversationId]) -> Result<Vec<Option<Seq>>, BrokerError> {
+        let mut positions = Vec::with_capacity(conversations.len());
+        for some in conversations.chunks(POSITIONS_PER_REQUEST_MAX) {
+            let mut request = redis::pipe();
+            for conversation in some {
+                request.cmd("HGET").arg(self.keys.position(conversation)).arg("s");
+            }
+            let tops: Vec<Option<u64>> =
+                self.commands.run(async |connection, _| request.query_async(connection).await).await?;
+            positions.extend(tops.into_iter().map(|top| top.map(Seq)));
+        }
+        Ok(positions)
+    }
+
+    fn start(&self, node: &NodeId, sink: Sink) {
+        self.subscriber.start(node, sink);
+    }
+
+    async fn subscribe(&self, conversations: &[ConversationId]) -> Result<(), BrokerError> {
+        self.subscriber.send("SSUBSCRIBE", conversations).await
+    }
+
+    async fn unsubscribe(&self, conversations: &[ConversationId]) -> Result<(), BrokerError> {
+        self.subscriber.send("SUNSUBSCRIBE", conversations).await
+    }
+
+    async fn announce(&self, audience: &Audience, announcement: Bytes) -> Result<u64, BrokerError> {
+        let channel = match audience {
+            Audience::Everyone => keys::ALL_NODES.to_owned(),
+            Audience::Node(node) => keys::node_channel(node),
+        };
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(channel).arg(&announcement[..]);
+        self.commands.run(async |connection, _| command.query_async(connection).await).await
+    }
+
+    async fn close(&self) {
+        self.subscriber.close().await;
+    }
+}

@@ -1,0 +1,208 @@
+//! What the suites of the ports broker, log and presence share: both implementations, and something to say.
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
+use std::{sync::Arc, time::Duration};
+
+use deploy::{RedisOptions, RedisServer};
+use shared::{
+    broker::{
+        Accepted, Broker, Inbound, Publication, Publish,
+        memory::{Memory, MemoryBroker},
+        redis::{RedisBroker, RedisConfig},
+        sequence::Limits,
+    },
+    domain::{
+        Body, ClientMessageId, ConversationId, Epoch, MessageId, MessageKind, NodeId, Partition, Seq, UserId,
+    },
+    log::{Log, memory::MemoryLog, redis::RedisLog},
+    record::Payload,
+};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// Few, so that a partition is met by more than one conversation.
+pub const PARTITIONS: u16 = 4;
+/// Longest wait for something that must happen; only a failure waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// One implementation of the ports, with its own empty state.
+pub trait Environment: Sized {
+    async fn new(limits: Limits) -> Self;
+    /// One more node.
+    async fn broker(&self) -> Arc<dyn Broker>;
+    fn log(&self) -> Arc<dyn Log>;
+    /// How many dead letters the partition has.
+    async fn dead_letters(&self, partition: Partition) -> u64;
+}
+
+pub struct InMemory(pub Arc<Memory>);
+
+impl Environment for InMemory {
+    async fn new(limits: Limits) -> Self {
+        Self(Memory::new(PARTITIONS, limits))
+    }
+    async fn broker(&self) -> Arc<dyn Broker> {
+        Arc::new(MemoryBroker::new(Arc::clone(&self.0)))
+    }
+    fn log(&self) -> Arc<dyn Log> {
+        Arc::new(MemoryLog::new(Arc::clone(&self.0)))
+    }
+    async fn dead_letters(&self, partition: Partition) -> u64 {
+        MemoryLog::new(Arc::clone(&self.0)).dead_letters(partition).len() as u64
+    }
+}
+
+pub struct OnRedis {
+    pub server: RedisServer,
+    pub config: RedisConfig,
+}
+
+impl OnRedis {
+    /// With more lines for the server's configuration.
+    pub async fn with_lines(limits: Limits, lines: &[&str]) -> Self {
+        let extra = lines.iter().map(|line| (*line).to_owned()).collect();
+        let server = RedisServer::start(RedisOptions { extra, ..RedisOptions::default() }).await.unwrap();
+        let config = RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(server.url()) };
+        Self { server, config }
+    }
+
+    /// A connection for what only a test does.
+    pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.server.url()).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+}
+
+impl Environment for OnRedis {
+    async fn new(limits: Limits) -> Self {
+        Self::with_lines(limits, &[]).await
+    }
+    async fn broker(&self) -> Arc<dyn Broker> {
+        Arc::new(RedisBroker::connect(self.config.clone()).await.unwrap())
+    }
+    fn log(&self) -> Arc<dyn Log> {
+        Arc::new(RedisLog::new(self.config.clone()).unwrap())
+    }
+    async fn dead_letters(&self, partition: Partition) -> u64 {
+        let tag = shared::broker::redis::tag(PARTITIONS, partition);
+        redis::cmd("XLEN").arg(format!("{{{tag}}}dlq")).query_async(&mut self.raw().await).await.unwrap()
+    }
+}
+
+/// Makes one test of each suite function for each implementation.
+#[macro_export]
+macro_rules! suite {
+    ($($name:ident),* $(,)?) => {
+        mod in_memory {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name::<super::InMemory>().await;
+            })*
+        }
+        mod on_redis {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name::<super::OnRedis>().await;
+            })*
+        }
+    };
+}
+
+pub fn conversation(name: &str) -> ConversationId {
+    ConversationId::parse(name).unwrap()
+}
+
+pub fn partition(name: &str) -> Partition {
+    Partition::of(&conversation(name), PARTITIONS)
+}
+
+/// A publish of a message that its sender named.
+pub fn named(to: &str, client_id: &str) -> Publish {
+    let (conversation, sender) = (conversation(to), UserId::parse("alice").unwrap());
+    let client_id = ClientMessageId::parse(client_id).unwrap();
+    let id = MessageId::derived(&conversation, &sender, &client_id);
+    let payload = Payload {
+        id,
+        sender,
+        client_id: Some(client_id),
+        kind: MessageKind::TEXT,
+        body: Body::from_json(format!("{{\"to\":\"{to}\"}}")),
+    };
+    Publish { conversation, payload, seed: None, checked: false }
+}
+
+/// A publish of a message without a name of its sender's.
+pub fn unnamed(to: &str) -> Publish {
+    let mut publish = named(to, "x");
+    publish.payload.id = MessageId(Uuid::new_v4());
+    publish.payload.client_id = None;
+    publish
+}
+
+pub fn seeded(publish: Publish, seed: u64) -> Publish {
+    Publish { seed: Some(Seq(seed)), ..publish }
+}
+
+pub async fn open(broker: &dyn Broker, epoch: u32) {
+    for partition in Partition::all(PARTITIONS) {
+        assert!(broker.seed(partition, Epoch(epoch)).await.unwrap());
+    }
+}
+
+/// Publishes what must be accepted, with a seed of 0 for the first.
+pub async fn accept(broker: &dyn Broker, publish: Publish) -> Accepted {
+    match broker.publish(&Publish { checked: true, ..seeded(publish, 0) }).await.unwrap() {
+        Publication::Accepted(accepted) => accepted,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub struct Ear(mpsc::UnboundedReceiver<Inbound>);
+
+impl Ear {
+    /// Starts the broker's subscriber, and waits until it is up.
+    pub async fn of(broker: &dyn Broker, node: &str) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let sink = Arc::new(move |inbound| {
+            // The test may have ended.
+            let _ = sender.send(inbound);
+        });
+        broker.start(&NodeId::parse(node).unwrap(), sink);
+        let mut ear = Self(receiver);
+        assert!(matches!(ear.next().await, Inbound::Connected));
+        ear
+    }
+
+    pub async fn next(&mut self) -> Inbound {
+        tokio::time::timeout(DEADLINE, self.0.recv())
+            .await
+            .expect("nothing arrives")
+            .expect("the broker lives")
+    }
+
+    /// The next that `look` takes, and drops what comes before.
+    pub async fn find<T>(&mut self, look: impl Fn(&Inbound) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = look(&self.next().await) {
+                return found;
+            }
+        }
+    }
+
+    pub fn is_silent(&mut self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Tries until it comes out as wanted.
+pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let tries = async {
+        loop {
+            if let Some(done) = attempt().await {
+                return done;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, tries).await.expect("it never came out as wanted")
+}
