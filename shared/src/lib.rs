@@ -11,3 +11,4 @@ pub mod presence;
 pub mod publisher;
 pub mod record;
 pub mod store;
+pub mod telemetry;

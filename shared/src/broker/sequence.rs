@@ -4,7 +4,9 @@
 //! is published unless the caller is attached to that very run (the fence), so a server that came back with less than
 //! it had, or another one that was promoted in its place, must be opened anew first. A conversation's first number in
 //! an epoch lies above everything that any earlier epoch could have given out:
-//! `seq = max(last known, epoch · 2^32) + 1`. So a number is never given to two messages, whatever was lost.
+//! `seq = max(last known, epoch · 2^32) + 1`. Where that would leave the epoch's own numbers, since a process was so slow
+//! to open the partition that a later epoch has been used meanwhile, the partition is closed again. So a number is never
+//! given to two messages, whatever was lost.
 //!
 //! `tests/sequence_model.rs` runs random histories of failures over this code and over the script.
 
@@ -82,6 +84,11 @@ impl PartitionState {
             (_, None) => return Publication::NeedsSeed,
             (known, Some(seed)) => seed.max(known.unwrap_or_default().last),
         };
+        if prev.0 + 1 >= Epoch(epoch.0 + 1).base().0 {
+            // Numbers of a later epoch are known, or those of this one are used up: only a later one can go on.
+            self.opened = None;
+            return Publication::NeedsEpoch;
+        }
         if is_named && !publish.checked && self.is_young(now) {
             return Publication::NeedsCheck;
         }

@@ -58,6 +58,14 @@ pub struct OnRedis {
 }
 
 impl OnRedis {
+    /// With more lines for the server's configuration.
+    pub async fn with_lines(limits: Limits, lines: &[&str]) -> Self {
+        let extra = lines.iter().map(|line| (*line).to_owned()).collect();
+        let server = RedisServer::start(RedisOptions { extra, ..RedisOptions::default() }).await.unwrap();
+        let config = RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(server.url()) };
+        Self { server, config }
+    }
+
     /// A connection for what only a test does.
     pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.server.url()).unwrap();
@@ -67,9 +75,7 @@ impl OnRedis {
 
 impl Environment for OnRedis {
     async fn new(limits: Limits) -> Self {
-        let server = RedisServer::start(RedisOptions::default()).await.unwrap();
-        let config = RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(server.url()) };
-        Self { server, config }
+        Self::with_lines(limits, &[]).await
     }
     async fn broker(&self) -> Arc<dyn Broker> {
         Arc::new(RedisBroker::connect(self.config.clone()).await.unwrap())

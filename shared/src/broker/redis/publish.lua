@@ -34,6 +34,11 @@ if m[1] ~= ep[1] then
   end
   prev = math.max(prev, tonumber(ARGV[5]))
 end
+if prev + 1 >= (epoch + 1) * 4294967296 then
+  -- Numbers of a later epoch are known, or those of this one are used up: only a later one can go on.
+  redis.call('DEL', KEYS[1])
+  return 'epoch'
+end
 if named and ARGV[6] ~= '1' and epoch > 0 and now < tonumber(ep[3]) + tonumber(ARGV[9]) then
   return 'check'
 end

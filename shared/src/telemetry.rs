@@ -1,0 +1,72 @@
+//! What a process says about itself: its log on stderr, and its metrics for Prometheus.
+//!
+//! May use: nothing of this project. Deliberately absent: the names of metrics (each room names its own), and serving them.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+/// Upper bounds of the histogram buckets of every metric whose name ends in `_seconds`, in seconds.
+const SECONDS_BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// How often the histograms are emptied into their buckets, so that their memory stays bounded when nobody scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Writes the log to stderr, as JSON or for people. `RUST_LOG` filters it; without it, `info` and above are written.
+///
+/// Does nothing when the process has a log already.
+pub fn init_tracing(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call can only come from a test that starts several parts in one process; the first log serves them all.
+    let _ = if json { log.json().try_init() } else { log.try_init() };
+}
+
+/// Collects every metric of this process from now on. To be called once in a process.
+///
+/// # Errors
+/// When the process collects metrics already.
+pub fn install_metrics() -> Result<MetricsHandle, BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
+        .install_recorder()
+        .map(MetricsHandle)
+}
+
+/// The metrics of this process.
+#[derive(Clone)]
+pub struct MetricsHandle(PrometheusHandle);
+
+impl MetricsHandle {
+    /// The metrics in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Keeps the memory of the metrics bounded. Runs for ever; some task of the process must run it.
+    pub async fn upkeep(&self) {
+        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            self.0.run_upkeep();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_counted_in_buckets_and_a_second_recorder_is_refused() {
+        let metrics = install_metrics().unwrap();
+        metrics::histogram!("starling_test_seconds").record(0.002);
+        metrics::counter!("starling_test_total").increment(3);
+        let text = metrics.render();
+        assert!(text.contains("starling_test_seconds_bucket{le=\"0.001\"} 0"), "{text}");
+        assert!(text.contains("starling_test_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
+        assert!(text.contains("starling_test_total 3"), "{text}");
+        assert!(install_metrics().is_err());
+    }
+}
