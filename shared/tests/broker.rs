@@ -1,5 +1,7 @@
 //! One suite for both brokers, and what only a Redis can suffer.
 
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
 mod support_ports;
 
 use std::{sync::Arc, time::Duration};
@@ -238,7 +240,7 @@ async fn a_signal_arrives_and_leaves_no_trace<E: Environment>() {
     other.signal(&conversation("a"), Bytes::from_static(b"\x00any\r\nthing")).await.unwrap();
     match ear.next().await {
         Inbound::Record(which, record) => {
-            assert_eq!((which.as_str(), &record[..]), ("a", &b"\x00any\r\nthing"[..]))
+            assert_eq!((which.as_str(), &record[..]), ("a", &b"\x00any\r\nthing"[..]));
         }
         other => panic!("{other:?}"),
     }
@@ -451,8 +453,8 @@ async fn a_subscriber_connection_that_has_gone_silent_is_noticed() {
 async fn an_idle_subscriber_connection_that_is_alive_is_kept() {
     let environment = OnRedis::new(Limits::default()).await;
     let proxy = TcpProxy::start(environment.server.address()).await.unwrap();
-    let config = impatient(&environment, &proxy);
-    let idle = config.probe_after * 8;
+    let config = RedisConfig { probe_timeout: Duration::from_secs(2), ..impatient(&environment, &proxy) };
+    let idle = config.probe_timeout + config.probe_after * 5;
     let broker = RedisBroker::connect(config).await.unwrap();
     let mut ear = Ear::of(&broker, "one").await;
     tokio::time::sleep(idle).await;
@@ -463,8 +465,7 @@ async fn an_idle_subscriber_connection_that_is_alive_is_kept() {
 async fn a_command_connection_that_is_cut_or_silent_is_replaced() {
     let environment = OnRedis::new(Limits::default()).await;
     let proxy = TcpProxy::start(environment.server.address()).await.unwrap();
-    let config =
-        RedisConfig { response_timeout: Duration::from_millis(300), ..impatient(&environment, &proxy) };
+    let config = RedisConfig { response_timeout: Duration::from_secs(1), ..impatient(&environment, &proxy) };
     let broker = RedisBroker::connect(config).await.unwrap();
     open(&broker, 0).await;
     let first = accept(&broker, unnamed("a")).await;
