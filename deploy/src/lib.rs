@@ -10,9 +10,9 @@
 //!
 //! Linux only: it reads `/proc`.
 
-//X mod cluster;
-//X mod haproxy;
-//X mod http;
+mod cluster;
+mod haproxy;
+mod http;
 mod port;
 mod postgres;
 mod process;
@@ -20,9 +20,9 @@ mod program;
 mod proxy;
 mod redis;
 
-//X pub use cluster::{Cluster, ClusterOptions};
-//X pub use haproxy::{Backend, Haproxy};
-//X pub use http::{HttpResponse, http_get};
+pub use cluster::{Cluster, ClusterOptions};
+pub use haproxy::{Backend, Haproxy};
+pub use http::{HttpResponse, http_get};
 pub use port::free_port;
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use process::Process;

@@ -350,4 +350,13 @@ mod tests {
         drop(process);
         assert!(!exists(pid));
     }
+
+    #[tokio::test]
+    async fn a_process_outlives_the_thread_that_asked_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let spawn = move || Process::spawn(&shell("exec sleep 1000"), &path).unwrap();
+        let mut process = thread::spawn(spawn).join().unwrap();
+        assert!(process.wait_exit(POLL_INTERVAL * 20).await.is_err());
+    }
 }

@@ -205,6 +205,8 @@ mod tests {
     /// Time for a byte to cross the loopback if nothing holds it back. A wait that is too short could only make a test miss a
     /// defect, never fail without one.
     const CROSSING: Duration = Duration::from_millis(100);
+    /// Far above what a byte takes; only a failure waits for it.
+    const ARRIVAL: Duration = Duration::from_secs(30);
 
     /// Sends back all it gets.
     async fn echo() -> (String, JoinHandle<()>) {
@@ -224,7 +226,7 @@ mod tests {
 
     async fn expect(stream: &mut TcpStream, expected: &[u8]) {
         let mut got = vec![0; expected.len()];
-        stream.read_exact(&mut got).await.unwrap();
+        tokio::time::timeout(ARRIVAL, stream.read_exact(&mut got)).await.unwrap().unwrap();
         assert_eq!(got, expected);
     }
 

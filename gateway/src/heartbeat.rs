@@ -46,7 +46,10 @@ impl Heartbeat {
 
     /// Every client that is connected now.
     pub fn clients(&self) -> Vec<Arc<Client>> {
-        self.slots.iter().flat_map(|slot| slot.lock().iter().filter_map(Weak::upgrade).collect::<Vec<_>>()).collect()
+        self.slots
+            .iter()
+            .flat_map(|slot| slot.lock().iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Turns the wheel, for ever.

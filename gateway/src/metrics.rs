@@ -1,6 +1,9 @@
 //! Every number that a gateway tells of itself. The doc comment of a field is its help text.
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 
 /// Declares the struct, registers each metric once, and gives it its doc comment as help.
 macro_rules! metrics {

@@ -146,7 +146,8 @@ impl Pending {
     /// Tells everyone who waited; a client with several messages in a conversation gets one notice for all of them.
     fn tell(&self, done: Vec<Entry>) {
         let now = clock::now_ms();
-        let mut notices: BTreeMap<(ConnectionId, ConversationId), (std::sync::Arc<Client>, Seq)> = BTreeMap::new();
+        let mut notices: BTreeMap<(ConnectionId, ConversationId), (std::sync::Arc<Client>, Seq)> =
+            BTreeMap::new();
         for entry in done {
             let waited = std::time::Duration::from_millis(now.saturating_sub(entry.time));
             self.metrics.store_seconds.record(waited);

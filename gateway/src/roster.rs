@@ -66,8 +66,12 @@ impl Roster {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let entries: Vec<PresenceEntry> =
-                self.here.lock().iter().map(|((conversation, _), who)| (conversation.clone(), who.clone())).collect();
+            let entries: Vec<PresenceEntry> = self
+                .here
+                .lock()
+                .iter()
+                .map(|((conversation, _), who)| (conversation.clone(), who.clone()))
+                .collect();
             for chunk in entries.chunks(REFRESH_ENTRIES_MAX) {
                 if let Err(error) = self.presence.enter(chunk).await {
                     tracing::warn!(%error, "presence cannot be refreshed");

@@ -1,5 +1,7 @@
 //! Hostile bytes against the production frame path, in a process of its own so that its memory can be measured.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +17,9 @@ const SERVER_VARIABLE: &str = "FRAME_GUARD_SERVER";
 /// How far the server's resident memory may grow under attack.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4096;
+const OPEN_FILES_DEFAULT: u32 = 1024;
+const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 /// After this long a test has failed.
 const NEVER: Duration = Duration::from_mins(1);
 
@@ -39,7 +44,14 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        Self::start_with(OPEN_FILES_DEFAULT)
+    }
+
+    /// Starts with a limit on open files, that is, on sockets.
+    fn start_with(open_files: u32) -> Self {
+        let mut process = Command::new("sh")
+            .args(["-c", "ulimit -n $0 && exec \"$@\"", &open_files.to_string()])
+            .arg(std::env::current_exe().unwrap())
             .args([SERVER, "--exact", "--nocapture"])
             .env(SERVER_VARIABLE, "1")
             .stdout(Stdio::piped())
@@ -54,16 +66,16 @@ impl Server {
     }
 
     fn client(&self) -> TcpStream {
+        self.client_saying(b"")
+    }
+
+    /// A client that sends these bytes along with its handshake.
+    fn client_saying(&self, first: &[u8]) -> TcpStream {
         let mut client = TcpStream::connect(self.address).unwrap();
         client.set_read_timeout(Some(NEVER)).unwrap();
         client.set_write_timeout(Some(NEVER)).unwrap();
         client.set_nodelay(true).unwrap();
-        client
-            .write_all(
-                b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                  sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            )
-            .unwrap();
+        client.write_all(&[HANDSHAKE, first].concat()).unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -90,13 +102,13 @@ impl Drop for Server {
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match payload.len() {
-        short @ 0..=125 => bytes.push(0x80 | u8::try_from(short).unwrap()),
+        short @ 0..=125 => bytes.push(0x80 + u8::try_from(short).unwrap()),
         middle @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
+            bytes.push(0xfe);
             bytes.extend(u16::try_from(middle).unwrap().to_be_bytes());
         }
         long => {
-            bytes.push(0x80 | 127);
+            bytes.push(0xff);
             bytes.extend((long as u64).to_be_bytes());
         }
     }
@@ -132,7 +144,7 @@ fn has_ended(client: &mut TcpStream) -> bool {
 #[test]
 fn each_offence_is_answered_with_its_close_code() {
     let server = Server::start();
-    let mut long_form = vec![0x81, 0x80 | 126, 0, 5, 0, 0, 0, 0];
+    let mut long_form = vec![0x81, 0xfe, 0, 5, 0, 0, 0, 0];
     long_form.extend(b"hello");
     let offences: [(&str, Vec<u8>, u16); 14] = [
         ("unmasked", b"\x81\x05hello".to_vec(), 1002),
@@ -144,7 +156,7 @@ fn each_offence_is_answered_with_its_close_code() {
         ("fragmented ping", frame(0x09, b"x"), 1002),
         ("continuation of nothing", frame(0x80, b"x"), 1002),
         ("message in a message", [frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
-        ("oversize frame", frame(0x82, &[0; 65_537]), 1009),
+        ("oversize frame", frame(0x82, &vec![0; 65_537]), 1009),
         ("endless length", b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff".to_vec(), 1009),
         ("empty fragments", [frame(0x01, b""), frame(0x00, b"").repeat(64)].concat(), 1009),
         ("not text", frame(0x81, b"\xff"), 1007),
@@ -190,6 +202,26 @@ fn pings_are_answered_also_inside_a_message() {
     assert_eq!(read_frame(&mut client), (0x81, b"one two".to_vec()));
 }
 
+#[test]
+fn a_client_may_speak_before_it_is_answered() {
+    let server = Server::start();
+    let mut client = server.client_saying(&[frame(0x81, b"early"), frame(0x81, b"bird")].concat());
+    assert_eq!(read_frame(&mut client), (0x81, b"early".to_vec()));
+    assert_eq!(read_frame(&mut client), (0x81, b"bird".to_vec()));
+}
+
+#[test]
+fn a_server_out_of_sockets_accepts_again_when_it_has_some() {
+    const OPEN_FILES: u32 = 40;
+    let server = Server::start_with(OPEN_FILES);
+    let crowd: Vec<_> = (0..2 * OPEN_FILES).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(crowd);
+    let mut client = server.client();
+    client.write_all(&frame(0x81, b"still here")).unwrap();
+    assert_eq!(read_frame(&mut client), (0x81, b"still here".to_vec()));
+}
+
 /// Writes the same bytes again and again until this many are out or the server will have no more.
 fn pour(client: &mut TcpStream, bytes: &[u8], total: usize) -> usize {
     let mut written = 0;
@@ -227,7 +259,7 @@ fn declared_lengths_cost_no_memory() {
     let before = server.resident_bytes();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
     for client in &mut clients {
-        client.write_all(&[0x82, 0x80 | 127, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        client.write_all(&[0x82, 0xff, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     }
     for client in &mut clients {
         assert_eq!(close_code(client), 1009);

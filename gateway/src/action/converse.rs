@@ -44,7 +44,9 @@ pub async fn create_conversation(
         return Err(Refusal::Invalid);
     }
     let id = match (wanted.kind.as_str(), members.as_slice()) {
-        ("group", _) => ConversationId::parse(&uuid::Uuid::now_v7().to_string()).map_err(|_| Refusal::Invalid)?,
+        ("group", _) => {
+            ConversationId::parse(&uuid::Uuid::now_v7().to_string()).map_err(|_| Refusal::Invalid)?
+        }
         ("direct", [other]) => ConversationId::direct(user, other).map_err(|_| Refusal::Invalid)?,
         _ => return Err(Refusal::Invalid),
     };

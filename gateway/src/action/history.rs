@@ -27,7 +27,9 @@ pub async fn history(node: &Node, user: &UserId, query: &HistoryQuery) -> Result
     let limit = query.limit.min(HISTORY_MESSAGES_MAX) as usize;
     let (messages, top) = match (limit, query.direction) {
         (0, _) => (Vec::new(), top_of(node, &query.conversation).await?),
-        (_, Direction::Forward) => forward(node, &query.conversation, since.unwrap_or_default(), limit).await?,
+        (_, Direction::Forward) => {
+            forward(node, &query.conversation, since.unwrap_or_default(), limit).await?
+        }
         (_, Direction::Backward) => backward(node, &query.conversation, since, limit).await?,
     };
     Ok(HistoryPage { messages, epoch: node.installation.clone(), top })

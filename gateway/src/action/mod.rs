@@ -14,13 +14,14 @@ mod subscribe;
 use std::sync::Arc;
 
 use shared::{
-    auth::TokenVerifier, broker::Broker, domain::NodeId, presence::Presence, publisher::Publisher, store::Store,
+    auth::TokenVerifier, broker::Broker, domain::NodeId, presence::Presence, publisher::Publisher,
+    store::Store,
 };
 
 pub use authorize::authorize;
 pub use converse::{NewConversation, create_conversation};
 pub use history::{HISTORY_MESSAGES_MAX, history};
-pub use membership::{MembershipCache, MembersChanged};
+pub use membership::{MembersChanged, MembershipCache};
 pub use presence::{presence, presence_stats};
 pub use send::{Acknowledgement, send};
 pub use subscribe::{join, subscribe, unsubscribe};

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::domain::{Catchup, ConversationId, ConversationKind, MessageKind, Position, Refusal, Seq, Subscribe, Subscribed};
+use shared::domain::{
+    Catchup, ConversationId, ConversationKind, MessageKind, Position, Refusal, Seq, Subscribe, Subscribed,
+};
 
 use super::{Node, authorize, history::top_of};
 use crate::{
@@ -79,8 +81,7 @@ async fn read(node: &Node, request: &Subscribe) -> Result<(Subscribed, Seq), Ref
         let seq = top_of(node, conversation).await?;
         return Ok((Subscribed { epoch, seq, catchup: Catchup::NotAsked }, seq));
     };
-    let limits =
-        CatchUpLimits { messages: node.limits.catchup_messages, bytes: node.limits.catchup_bytes };
+    let limits = CatchUpLimits { messages: node.limits.catchup_messages, bytes: node.limits.catchup_bytes };
     let found = if asked.is_empty() || *asked == node.installation {
         let found = catch_up(&*node.broker, &*node.store, conversation, *after, limits).await;
         found.map_err(|error| {

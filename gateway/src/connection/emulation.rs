@@ -101,7 +101,7 @@ async fn run(mut link: Link, outbox: Arc<Outbox>, connect: Bytes, mut inbox: mps
     }
     if !link.is_authenticated() && !outbox.is_closed() {
         // The answer says why; the SDK comes back with a new request, since this one cannot carry a second connect.
-        outbox.close(Disconnect::ConnectionClosed);
+        outbox.close_with(Disconnect::ConnectionClosed, Bytes::new());
     }
     while !outbox.is_closed() {
         tokio::select! {

@@ -34,7 +34,12 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(lines: &Lines, dialect: &'static Dialect, outbox: Arc<Outbox>, stream: Option<StreamKey>) -> Self {
+    pub fn new(
+        lines: &Lines,
+        dialect: &'static Dialect,
+        outbox: Arc<Outbox>,
+        stream: Option<StreamKey>,
+    ) -> Self {
         let (node, heartbeat) = (Arc::clone(&lines.node), Arc::clone(&lines.heartbeat));
         let session = Session::new(node, heartbeat, dialect, Arc::clone(&outbox));
         let acknowledgements = Arc::new(Semaphore::new(ACKNOWLEDGEMENTS_MAX));

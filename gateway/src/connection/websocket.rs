@@ -21,7 +21,8 @@ pub async fn converse(lines: &Lines, socket: RawSocket, limits: FrameLimits) {
     {
         let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None);
         let patience = Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
-        let authenticated = tokio::time::timeout(patience, authenticate(&mut reader, &mut link, &outbox)).await;
+        let authenticated =
+            tokio::time::timeout(patience, authenticate(&mut reader, &mut link, &outbox)).await;
         if authenticated.is_err() {
             outbox.close(Disconnect::Stale);
         }

@@ -97,14 +97,27 @@ impl Feed {
             .map(|_| {
                 let (commands, inbox) = mpsc::unbounded_channel();
                 let waiting = Arc::new(AtomicUsize::new(0));
-                let shard = Shard::new(config, broker, store, metrics, tracker, commands.clone(), Arc::clone(&waiting));
+                let shard = Shard::new(
+                    config,
+                    broker,
+                    store,
+                    metrics,
+                    tracker,
+                    commands.clone(),
+                    Arc::clone(&waiting),
+                );
                 let stop = shutdown.clone();
                 tracker.spawn(async move { stop.run_until_cancelled(shard.run(inbox)).await });
                 ShardHandle { commands, waiting }
             })
             .collect();
         let connected = Arc::new(AtomicBool::new(false));
-        Arc::new(Self { shards, hasher: BuildHasherDefault::default(), connected, metrics: Arc::clone(metrics) })
+        Arc::new(Self {
+            shards,
+            hasher: BuildHasherDefault::default(),
+            connected,
+            metrics: Arc::clone(metrics),
+        })
     }
 
     /// Whether this node receives what is published.
@@ -150,13 +163,11 @@ impl Feed {
             subscription: Arc::clone(subscription),
             confirmed,
         });
-        match tokio::time::timeout(JOIN_TIMEOUT, wait).await {
-            Ok(Ok(())) => Ok(()),
-            _ => {
-                self.leave(conversation, client.info.client);
-                Err(JoinError)
-            }
+        if let Ok(Ok(())) = tokio::time::timeout(JOIN_TIMEOUT, wait).await {
+            return Ok(());
         }
+        self.leave(conversation, client.info.client);
+        Err(JoinError)
     }
 
     /// Sends `frame` to the member, then everything above `up_to` that has arrived since it joined, then live events.

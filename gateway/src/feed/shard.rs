@@ -182,11 +182,15 @@ impl Shard {
             } else {
                 // What came before a command is delivered before it.
                 places.clear();
-                batches.drain(..).for_each(|(conversation, events)| self.deliver(&conversation, events));
+                for (conversation, events) in batches.drain(..) {
+                    self.deliver(&conversation, events);
+                }
                 self.command(command);
             }
         }
-        batches.into_iter().for_each(|(conversation, events)| self.deliver(&conversation, events));
+        for (conversation, events) in batches {
+            self.deliver(&conversation, events);
+        }
         let resumed = std::mem::take(&mut self.resumed);
         self.check_positions(resumed, false);
     }
@@ -218,7 +222,9 @@ impl Shard {
             Command::Connected => {
                 self.connected = true;
                 let all: Vec<ConversationId> = self.topics.keys().cloned().collect();
-                all.iter().for_each(|conversation| self.ask(conversation));
+                for conversation in &all {
+                    self.ask(conversation);
+                }
             }
             Command::Disconnected => {
                 self.connected = false;
@@ -277,7 +283,13 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, conversation: &ConversationId, client: ConnectionId, up_to: Seq, frame: Bytes) -> Opened {
+    fn open(
+        &mut self,
+        conversation: &ConversationId,
+        client: ConnectionId,
+        up_to: Seq,
+        frame: Bytes,
+    ) -> Opened {
         let Some(topic) = self.topics.get_mut(conversation) else { return Opened::Gone };
         let missed = match topic.room.open(client, up_to, topic.last()) {
             Opening::Gone => return Opened::Gone,
@@ -434,6 +446,8 @@ impl Shard {
         let unconfirmed = |topic: &Topic| !topic.confirmed && topic.asked.elapsed() >= CONFIRM_PATIENCE;
         let overdue: Vec<ConversationId> =
             self.topics.iter().filter(|(_, topic)| unconfirmed(topic)).map(|(id, _)| id.clone()).collect();
-        overdue.iter().for_each(|conversation| self.ask(conversation));
+        for conversation in &overdue {
+            self.ask(conversation);
+        }
     }
 }

@@ -76,9 +76,16 @@ impl Topic {
 
     /// Takes events in the order in which they arrived. Returns the position to repair from when one of them shows that
     /// something is missing; from then on events wait until [`Topic::repaired`].
-    pub fn take(&mut self, conversation: &ConversationId, events: Vec<Event>, metrics: &Metrics) -> Option<Seq> {
+    pub fn take(
+        &mut self,
+        conversation: &ConversationId,
+        events: Vec<Event>,
+        metrics: &Metrics,
+    ) -> Option<Seq> {
         if let Line::Repairing { .. } = self.line {
-            events.into_iter().for_each(|event| self.wait(event));
+            for event in events {
+                self.wait(event);
+            }
             return None;
         }
         let mut ready = Vec::with_capacity(events.len());
@@ -105,7 +112,9 @@ impl Topic {
         let (last, message) = gap?;
         self.start_repair();
         self.wait(Event::Message(message));
-        events.for_each(|event| self.wait(event));
+        for event in events {
+            self.wait(event);
+        }
         Some(last)
     }
 
@@ -151,7 +160,9 @@ impl Topic {
         missing: Vec<Message>,
         metrics: &Metrics,
     ) -> Option<Seq> {
-        let Line::Repairing { waiting, .. } = std::mem::replace(&mut self.line, Line::Flowing) else { return None };
+        let Line::Repairing { waiting, .. } = std::mem::replace(&mut self.line, Line::Flowing) else {
+            return None;
+        };
         let mut events: Vec<Event> =
             missing.into_iter().map(|message| Event::Message(Arc::new(message))).collect();
         events.extend(waiting);

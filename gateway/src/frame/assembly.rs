@@ -124,10 +124,12 @@ mod tests {
                 }
                 text.finish(last)
             });
-            match std::str::from_utf8(&whole) {
-                Ok(_) => prop_assert_eq!(&assembled.unwrap().1[..], &whole[..]),
-                Err(_) => prop_assert_eq!(assembled.unwrap_err(), FrameError::InvalidUtf8),
-            }
+            let expected = if std::str::from_utf8(&whole).is_ok() {
+                Ok((Kind::Text, Bytes::from(whole)))
+            } else {
+                Err(FrameError::InvalidUtf8)
+            };
+            prop_assert_eq!(assembled, expected);
         }
     }
 }

@@ -158,8 +158,8 @@ mod tests {
         assert_eq!(&close_answer(None)[..], b"\x88\x00");
         assert_eq!(&close_answer(Some(1001))[..], b"\x88\x02\x03\xe9");
         assert_eq!(text(&[b'a'; 126])[..4], [0x81, 126, 0, 126]);
-        assert_eq!(text(&[b'a'; 65535])[..4], [0x81, 126, 255, 255]);
-        assert_eq!(text(&[b'a'; 65536])[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(text(&vec![b'a'; 65535])[..4], [0x81, 126, 255, 255]);
+        assert_eq!(text(&vec![b'a'; 65536])[..10], [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
     }
 
     #[test]

@@ -87,6 +87,11 @@ impl FrameGuard {
         }
     }
 
+    /// The limits it holds the stream to.
+    pub fn limits(&self) -> FrameLimits {
+        self.limits
+    }
+
     /// Looks at the next bytes of the stream and says how many of them may be handed on: all, or up to the end of the
     /// current frame if that comes first. Call again with the rest. Bytes that are not handed on are not remembered.
     ///
@@ -124,11 +129,6 @@ impl FrameGuard {
     /// Bytes that the current frame is known to need still; 0 while its length is not known.
     pub fn frame_bytes_left(&self) -> u64 {
         if let Place::Body { left } = self.place { left } else { 0 }
-    }
-
-    /// Control frames since the window was opened.
-    pub fn control_frames(&self) -> u32 {
-        self.control_frames
     }
 
     /// Opens a new window for control frames. The owner, who has a clock, decides when.

@@ -13,6 +13,8 @@ pub mod close;
 pub mod encode;
 mod error;
 pub mod guard;
+#[cfg(test)]
+pub(crate) mod sample;
 
 pub use error::FrameError;
 pub use guard::{FrameGuard, FrameLimits};

@@ -49,6 +49,8 @@ pub(super) async fn drain(outbox: Arc<Outbox>, mut half: OwnedWriteHalf) {
             // An error of the socket shows at the next write.
             _ = half.writable() => {}
             () = tokio::time::sleep_until(deadline) => {
+                // What the client did not take must not stay in the kernel either. Where that fails, only memory is lost.
+                let _ = half.as_ref().set_zero_linger();
                 if !closing {
                     outbox.context.metrics.closed_slow.increment(1);
                 }

@@ -11,8 +11,8 @@ use shared::{
     auth::{Claims, TokenError},
     clock,
     domain::{
-        ClientInfo, Command, Connect, Connected, ConnectionId, ConversationId, Disconnect, MessageKind, Refusal,
-        Reply, Send, Sent, Subscribe, Subscribed, Token,
+        ClientInfo, Command, Connect, Connected, ConnectionId, ConversationId, Disconnect, MessageKind,
+        Refusal, Reply, Send, Sent, Subscribe, Subscribed, Token,
     },
 };
 use uuid::Uuid;
@@ -76,9 +76,8 @@ impl Session {
         };
         let user = &client.info.user;
         let done = match command {
-            Command::Connect(_) => return Outcome::Close(Disconnect::BadRequest),
             Command::Pong if client.pong() => return Outcome::Done,
-            Command::Pong => return Outcome::Close(Disconnect::BadRequest),
+            Command::Pong | Command::Connect(_) => return Outcome::Close(Disconnect::BadRequest),
             Command::Refresh { token } => return self.refresh(&client, &token),
             Command::Subscribe(request) => return self.subscribe(&client, &request, seal).await,
             Command::Unsubscribe(conversation) => {

@@ -81,13 +81,14 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&room).try_acquire_owned() {
-                Ok(permit) => {
+            Ok((stream, peer)) => {
+                if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
                     let connection = Connection { stream, peer, limits, permit };
                     tracker.spawn(connection.serve(router.clone(), shutdown.clone()));
+                } else {
+                    tracing::warn!(%peer, limit = limits.connections_max, "too many HTTP connections");
                 }
-                Err(_) => tracing::warn!(%peer, limit = limits.connections_max, "too many HTTP connections"),
-            },
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept a connection");

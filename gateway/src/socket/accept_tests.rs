@@ -158,7 +158,7 @@ async fn a_client_that_takes_no_byte_of_a_response_is_dropped() {
         let begun = Arc::clone(&begun);
         get(move || async move {
             begun.notify_one();
-            let chunk = || Some((Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65536])), ()));
+            let chunk = || Some((Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 4096])), ()));
             Body::from_stream(futures_util::stream::unfold((), move |()| async move { chunk() }))
                 .into_response()
         })
@@ -170,5 +170,28 @@ async fn a_client_that_takes_no_byte_of_a_response_is_dropped() {
     begun.notified().await;
     server.tracker.close();
     server.tracker.wait().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_stream_closes_its_outbox() {
+    use crate::outbox::{Class, Outbox, OutboxContext, OutboxLimits, OutboxMetrics};
+    use shared::domain::Disconnect;
+
+    let context = OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), TaskTracker::new());
+    let (outbox, drain) = Outbox::body(&context, |reason| Bytes::from_static(reason.reason().as_bytes()));
+    let drain = Arc::new(parking_lot::Mutex::new(Some(drain)));
+    let router = Router::new()
+        .route("/events", get(move || async move { Body::from_stream(drain.lock().take().unwrap()) }));
+    let server = start(router, AcceptLimits::default()).await;
+    let mut client = server.connect().await;
+    send(&mut client, "GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    outbox.send(Bytes::from_static(b"hello"), Class::Durable);
+    let mut read = Vec::new();
+    while !read.ends_with(b"hello\r\n") {
+        read.push(client.read_u8().await.unwrap());
+    }
+    drop(client);
+    assert_eq!(outbox.closed().await, Disconnect::ConnectionClosed);
     server.stop().await;
 }

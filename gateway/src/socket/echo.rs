@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{AcceptLimits, Incoming, RawSocket, Reader, upgrade};
+use super::{AcceptLimits, Incoming, RawSocket, upgrade};
 use crate::frame::{FrameError, FrameLimits, encode};
 use crate::outbox::{Class, OUTBOX_BYTES_MAX, Outbox, OutboxContext, OutboxLimits, OutboxMetrics};
 
@@ -68,9 +68,8 @@ impl Echo {
     }
 
     async fn converse(self, socket: RawSocket) {
-        let (read, write) = socket.stream.into_split();
+        let (mut reader, write) = socket.split(self.limits);
         let outbox = Outbox::socket(&self.outboxes, write, farewell);
-        let mut reader = Reader::new(read, socket.read_ahead, self.limits);
         while !outbox.is_closed() {
             // Whichever other branch wins ends the connection, so the read it drops is not missed.
             tokio::select! {

@@ -56,7 +56,6 @@ pub enum Incoming {
 #[derive(Debug)]
 pub struct Reader {
     stream: OwnedReadHalf,
-    limits: FrameLimits,
     guard: FrameGuard,
     /// Bytes from the socket that the guard has not passed yet.
     pending: BytesMut,
@@ -72,7 +71,6 @@ impl Reader {
     pub fn new(stream: OwnedReadHalf, read_ahead: Bytes, limits: FrameLimits) -> Self {
         Self {
             stream,
-            limits,
             guard: FrameGuard::new(limits),
             pending: BytesMut::from(read_ahead),
             assembly: None,
@@ -166,13 +164,14 @@ impl Reader {
             self.window_opened = now;
             self.guard.open_window();
         }
-        let deadline = *self.deadline.get_or_insert(now + self.limits.message_time_max);
+        let limits = self.guard.limits();
+        let deadline = *self.deadline.get_or_insert(now + limits.message_time_max);
         let guarded = Guarded { stream: &self.stream, guard: &mut self.guard, pending: &mut self.pending };
         let (mut reader, _) = after_handshake_split(guarded, tokio::io::sink(), Role::Server);
         reader.set_auto_close(false);
         reader.set_auto_pong(false);
         // fastwebsockets refuses a length equal to its limit; the guard is the one that decides.
-        reader.set_max_message_size(self.limits.message_bytes_max.max(CONTROL_BYTES_MAX) + 1);
+        reader.set_max_message_size(limits.message_bytes_max.max(CONTROL_BYTES_MAX) + 1);
         let mut unused = |_| std::future::ready(Ok::<(), Infallible>(()));
         let read = timeout_at(deadline, reader.read_frame(&mut unused)).await;
         let inbound = match read.map_err(|_| FrameError::TooSlow)? {

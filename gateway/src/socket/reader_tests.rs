@@ -2,8 +2,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-
-const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
+use crate::frame::sample::client_frame as frame;
 
 async fn connect(read_ahead: &[u8], limits: FrameLimits) -> (Reader, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -20,27 +19,9 @@ async fn reader(limits: FrameLimits) -> (Reader, TcpStream) {
     connect(b"", limits).await
 }
 
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        short @ 0..=125 => bytes.push(0x80 | short as u8),
-        middle @ 126..=0xffff => {
-            bytes.push(0x80 | 126);
-            bytes.extend((middle as u16).to_be_bytes());
-        }
-        long => {
-            bytes.push(0x80 | 127);
-            bytes.extend((long as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(MASK);
-    bytes.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ MASK[index % 4]));
-    bytes
-}
-
 /// A conversation of every kind of frame, and what it must be read as.
 fn conversation() -> (Vec<u8>, Vec<Incoming>) {
-    let big: Vec<u8> = (0..40_000u32).map(|n| n as u8).collect();
+    let big: Vec<u8> = (0..40_000u32).map(|n| n.to_le_bytes()[0]).collect();
     let parts = [
         frame(0x81, "grüße".as_bytes()),
         frame(0x82, b""),
@@ -129,8 +110,8 @@ async fn invalid_text_in_one_frame_fails() {
 async fn the_guard_speaks_through_the_reader() {
     for (bytes, error) in [
         (&[0x81, 0x05][..], FrameError::Unmasked),
-        (&[0x8a, 0x80 | 126], FrameError::ControlTooLong),
-        (&[0x82, 0x80 | 127, 0, 0, 0, 0, 0, 1, 0, 1], FrameError::TooBig),
+        (&[0x8a, 0xfe], FrameError::ControlTooLong),
+        (&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1], FrameError::TooBig),
         (&[0xc1], FrameError::ReservedBits),
         (&[0x88, 0x81, 0, 0, 0, 0, 0], FrameError::InvalidClose),
         (&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xed], FrameError::InvalidClose),
@@ -154,7 +135,7 @@ async fn a_message_of_exactly_the_limit_passes() {
 #[tokio::test]
 async fn a_message_must_be_finished_in_time_even_when_bytes_trickle() {
     let limits = FrameLimits { message_time_max: Duration::from_millis(50), ..FrameLimits::default() };
-    let header = frame(0x82, &[0; 60_000])[..8].to_vec();
+    let header = frame(0x82, &vec![0; 60_000])[..8].to_vec();
     for (begin, drop) in [
         (frame(0x01, b"begun"), frame(0x8a, b"")),
         (frame(0x01, b"begun"), vec![]),
@@ -213,4 +194,11 @@ async fn a_connection_that_ends_inside_a_message_has_ended() {
         drop(client);
         assert_eq!(reader.next().await, Ok(Incoming::Eof));
     }
+}
+
+#[tokio::test]
+async fn a_waiting_read_is_small() {
+    let (mut reader, _client) = reader(FrameLimits::default()).await;
+    println!("{} {}", size_of::<Reader>(), size_of_val(&reader.next()));
+    assert!(size_of::<Reader>() <= 200 && size_of_val(&reader.next()) <= 1200);
 }

@@ -15,8 +15,11 @@ use bytes::Bytes;
 use fastwebsockets::upgrade::UpgradeFut;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 
+use super::Reader;
 use super::progress::Progressing;
+use crate::frame::FrameLimits;
 
 /// The only version of the protocol (RFC 6455).
 const VERSION: &str = "13";
@@ -68,6 +71,14 @@ pub struct RawSocket {
     pub stream: TcpStream,
     /// What the client sent behind its request and the HTTP server has already read.
     pub read_ahead: Bytes,
+}
+
+impl RawSocket {
+    /// A reader, and the half that an [`Outbox`](crate::outbox::Outbox) writes to.
+    pub fn split(self, limits: FrameLimits) -> (Reader, OwnedWriteHalf) {
+        let (read, write) = self.stream.into_split();
+        (Reader::new(read, self.read_ahead, limits), write)
+    }
 }
 
 /// The connection of an accepted upgrade, once the response has been sent.

@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+.PHONY: help run cluster test lint fmt bench deps clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Run one gateway that needs nothing else (ARGS="--help" for its options)
+	cargo run --release -p gateway -- $(ARGS)
+
+cluster: ## Run a whole cluster on this machine until Ctrl-C (ARGS="--gateways 3", ARGS="--help")
+	cargo build --release -p gateway -p persister --bins
+	cargo run --release -p deploy --bin cluster -- $(ARGS)
+
+test: ## Install what is missing, check style, build, run all tests; the last line is the sum
+	@.ci/test
+
+lint: ## Check format and lints, and licences by cargo-deny if it is installed
+	@.ci/lint
+
+fmt: ## Format all code
+	cargo fmt --all
+
+bench: ## Run the benchmarks
+	cargo bench -p gateway
+
+deps: ## Install what the tests need and this machine lacks (Debian)
+	@.ci/deps
+
+clean: ## Remove everything that was built
+	cargo clean
+	rm -rf gateway/tests/clients/node_modules

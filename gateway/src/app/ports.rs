@@ -1,0 +1,144 @@
+//! Opens the ports that the mode asks for.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use persister::PersisterConfig;
+use shared::{
+    broker::{
+        Broker,
+        memory::{Memory, MemoryBroker},
+        redis::{RedisBroker, RedisConfig, metric},
+        sequence::Limits,
+    },
+    domain::Partition,
+    log::{Log, memory::MemoryLog},
+    presence::{Presence, memory::MemoryPresence, redis::RedisPresence},
+    publisher::Publisher,
+    store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::config::{Config, Mode};
+
+/// The name of the SQLite file in the data directory.
+const DATABASE_FILE: &str = "starling.db";
+
+/// Where the SQLite file of this configuration lies.
+pub fn database_file(config: &Config) -> PathBuf {
+    config.data_dir.join(DATABASE_FILE)
+}
+
+/// The ports of a process, and the persister where it runs inside.
+pub struct Ports {
+    pub broker: Arc<dyn Broker>,
+    pub presence: Arc<dyn Presence>,
+    pub store: Arc<dyn Store>,
+    persister: Option<Inside>,
+}
+
+/// The persister of a standalone process.
+struct Inside {
+    log: Arc<dyn Log>,
+    stop: CancellationToken,
+    task: Mutex<Option<tokio::task::JoinHandle<bool>>>,
+}
+
+impl Ports {
+    /// Opens them.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        match &config.mode {
+            Mode::Standalone => standalone(config).await,
+            Mode::Cluster { redis_url, database_url } => cluster(config, redis_url, database_url).await,
+        }
+    }
+
+    /// Starts the persister, where it runs inside.
+    pub fn start_persister(&self, tracker: &TaskTracker) {
+        let Some(inside) = &self.persister else { return };
+        let publisher = Publisher::new(Arc::clone(&self.broker), Arc::clone(&self.store));
+        let parts = persister::Parts {
+            log: Arc::clone(&inside.log),
+            store: Arc::clone(&self.store),
+            publisher: Arc::new(publisher),
+            config: PersisterConfig { drain_on_stop: true, ..PersisterConfig::new("standalone") },
+        };
+        *inside.task.lock() = Some(tracker.spawn(persister::run(parts, inside.stop.clone())));
+    }
+
+    /// Lets the persister finish what is in the log; nothing may be published any more. When it has, the next run goes on
+    /// with the same numbers.
+    pub async fn stop_persister(&self) {
+        let Some(inside) = &self.persister else { return };
+        inside.stop.cancel();
+        let task = inside.task.lock().take();
+        let drained = match task {
+            Some(task) => task.await.unwrap_or(false),
+            None => false,
+        };
+        if !drained {
+            return tracing::warn!("the log was not drained: the next start opens new epochs");
+        }
+        let partitions: Vec<Partition> = Partition::all(self.broker.partitions()).collect();
+        if let Err(error) = self.store.mark_clean(&partitions).await {
+            tracing::warn!(%error, "the clean stop could not be noted: the next start opens new epochs");
+        }
+    }
+}
+
+async fn standalone(config: &Config) -> anyhow::Result<Ports> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot make the directory {}", config.data_dir.display()))?;
+    let file = database_file(config);
+    let store = SqliteStore::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let partitions = fix_partitions(&*store, config).await?;
+    let limits = Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() };
+    let memory = Memory::new(partitions, limits);
+    let persister = Inside {
+        log: Arc::new(MemoryLog::new(Arc::clone(&memory))),
+        stop: CancellationToken::new(),
+        task: Mutex::new(None),
+    };
+    Ok(Ports {
+        broker: Arc::new(MemoryBroker::new(memory)),
+        presence: Arc::new(MemoryPresence::default()),
+        store,
+        persister: Some(persister),
+    })
+}
+
+async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow::Result<Ports> {
+    let store = PostgresStore::connect(database_url).await.context("cannot use DATABASE_URL")?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let partitions = fix_partitions(&*store, config).await?;
+    metric::describe();
+    let probe = Duration::from_secs(config.probe_seconds);
+    let redis = RedisConfig {
+        partitions,
+        limits: Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() },
+        wait_replicas: config.ack_wait_replicas,
+        probe_after: probe,
+        probe_timeout: probe,
+        ..RedisConfig::new(redis_url)
+    };
+    Ok(Ports {
+        presence: Arc::new(RedisPresence::new(&redis).context("cannot use REDIS_URL")?),
+        broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
+        store,
+        persister: None,
+    })
+}
+
+async fn fix_partitions(store: &dyn Store, config: &Config) -> anyhow::Result<u16> {
+    let partitions = store.fix_partitions(config.partitions).await.context("the store does not answer")?;
+    if partitions != config.partitions {
+        tracing::warn!(
+            partitions,
+            wanted = config.partitions,
+            "this installation was made with another number of partitions"
+        );
+    }
+    Ok(partitions)
+}

@@ -1,0 +1,68 @@
+//! The way out: a signal, clients sent away a few at a time, tasks waited for.
+
+use std::time::Duration;
+
+use shared::domain::Disconnect;
+use tokio::signal::unix::{SignalKind, signal as on};
+use tokio_util::task::TaskTracker;
+
+use crate::heartbeat::Heartbeat;
+
+/// How long tasks get to end by themselves.
+const TASKS_PATIENCE: Duration = Duration::from_secs(15);
+/// Into how many steps the drain window is divided.
+const DRAIN_STEPS: usize = 20;
+/// The exit code after a second signal: as a shell says of a program ended by SIGINT.
+const EXIT_AT_ONCE: i32 = 130;
+
+/// Waits for SIGTERM or SIGINT. A second one ends the process at once.
+pub async fn signal() {
+    let (mut terminate, mut interrupt) = match (on(SignalKind::terminate()), on(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "cannot listen for signals: stop this process with SIGKILL");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; once more to stop at once");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(EXIT_AT_ONCE);
+    });
+}
+
+/// Closes every client with a code that tells it to come back, spread over the window so that they do not all do at once.
+pub async fn send_away(heartbeat: &Heartbeat, window: Duration) {
+    let mut clients = heartbeat.clients();
+    let step = clients.len().div_ceil(DRAIN_STEPS).max(1);
+    let pause = window / u32::try_from(DRAIN_STEPS).expect("it is small");
+    while !clients.is_empty() {
+        let rest = clients.split_off(step.min(clients.len()));
+        for client in &clients {
+            client.close(Disconnect::Shutdown);
+        }
+        clients = rest;
+        if !clients.is_empty() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    // Those that came while others were sent away.
+    for client in heartbeat.clients() {
+        client.close(Disconnect::Shutdown);
+    }
+}
+
+/// Waits for tasks to end by themselves.
+pub async fn wait(tasks: &TaskTracker, what: &str) {
+    tasks.close();
+    if tokio::time::timeout(TASKS_PATIENCE, tasks.wait()).await.is_err() {
+        tracing::warn!(left = tasks.len(), "{what} did not end in time");
+    }
+}

@@ -1,0 +1,334 @@
+//! Configuration: flags over environment over file over defaults.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use serde::Deserialize;
+use shared::{
+    auth::HMAC_SECRET_BYTES_MIN,
+    domain::{BODY_BYTES_MAX, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
+};
+
+use crate::action::AckMode;
+
+/// A Starling gateway: holds client connections and delivers messages to them.
+///
+/// Without any configuration it runs standalone: everything in this process, messages in one SQLite file. With
+/// REDIS_URL and DATABASE_URL it is one node of a cluster, beside any number of other gateways and persisters.
+#[derive(Parser, Debug, Clone, Default)]
+#[command(name = "gateway", version, after_help = EXAMPLES)]
+#[expect(clippy::doc_markdown, reason = "the comments are what --help prints")]
+pub struct Flags {
+    /// TOML file with any of the settings below, named as the flags with `_` for `-`.
+    #[arg(long, env = "STARLING_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const EXAMPLES: &str = "Examples:
+  gateway                                     standalone, with a chat page and tokens for trying it out
+  gateway --listen 0.0.0.0:8000 --token-hmac-secret \"$(cat secret)\"
+  REDIS_URL=redis://… DATABASE_URL=postgres://… gateway --config starling.toml";
+
+/// Every setting, each optional: a file and the flags both give some of them.
+#[derive(clap::Args, Deserialize, Debug, Clone, Default)]
+#[serde(deny_unknown_fields, default)]
+#[expect(clippy::doc_markdown, rustdoc::bare_urls, reason = "the comments are what --help prints")]
+struct Settings {
+    /// Redis 7 or later of the cluster, such as `redis://127.0.0.1:6379`.
+    #[arg(long, env = "REDIS_URL", value_name = "URL")]
+    redis_url: Option<String>,
+    /// Postgres 14 or later of the cluster, such as `postgres://user@host/starling`.
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// Address for clients [default: 127.0.0.1:8000].
+    #[arg(long, env = "STARLING_LISTEN", value_name = "HOST:PORT")]
+    listen: Option<SocketAddr>,
+    /// Address for /healthz, /readyz and /metrics [default: 127.0.0.1:9100].
+    #[arg(long, env = "STARLING_HEALTH_LISTEN", value_name = "HOST:PORT")]
+    health_listen: Option<SocketAddr>,
+    /// Name of this process, unique in the cluster [default: random].
+    #[arg(long, env = "STARLING_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// Directory of the SQLite file and of the development key [default: data].
+    #[arg(long, env = "STARLING_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Secret that signs clients' tokens (HS256), at least 32 bytes. Turns /dev/token off.
+    #[arg(long, env = "STARLING_TOKEN_HMAC_SECRET", value_name = "SECRET", hide_env_values = true)]
+    token_hmac_secret: Option<String>,
+    /// Allows a cluster without a signing key: anyone who can reach it gets a token from /dev/token.
+    #[arg(long, env = "STARLING_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    dev: Option<bool>,
+    /// Which commit a publish is acknowledged after [default: accepted in a cluster, stored standalone].
+    #[arg(long, env = "STARLING_ACK_MODE", value_name = "MODE")]
+    ack_mode: Option<AckMode>,
+    /// Replicas of Redis that must confirm a publish [default: 0].
+    #[arg(long, env = "STARLING_ACK_WAIT_REPLICAS", value_name = "N")]
+    ack_wait_replicas: Option<u32>,
+    /// Origins of web pages that may connect beside this server's own, comma-separated.
+    #[arg(long, env = "STARLING_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
+    allowed_origins: Option<Vec<String>>,
+    /// Partitions of the log; fixed when the database is first used [default: 64].
+    #[arg(long, env = "STARLING_PARTITIONS", value_name = "N")]
+    partitions: Option<u16>,
+    /// Entries that the log of one partition may hold before publishes are refused [default: 1000000].
+    #[arg(long, env = "STARLING_BACKLOG_ENTRIES_MAX", value_name = "N")]
+    backlog_entries_max: Option<u64>,
+    /// Bytes of a message body [default: 32768].
+    #[arg(long, env = "STARLING_BODY_BYTES_MAX", value_name = "BYTES")]
+    body_bytes_max: Option<usize>,
+    /// Bytes that may wait for one blocked client before it is closed as slow [default: 1048576].
+    #[arg(long, env = "STARLING_OUTBOX_BYTES_MAX", value_name = "BYTES")]
+    outbox_bytes_max: Option<usize>,
+    /// Conversations that one connection may be in [default: 1000].
+    #[arg(long, env = "STARLING_SUBSCRIPTIONS_MAX", value_name = "N")]
+    subscriptions_max: Option<usize>,
+    /// Messages that one resume returns before it says `limited` [default: 500].
+    #[arg(long, env = "STARLING_CATCHUP_MESSAGES_MAX", value_name = "N")]
+    catchup_messages_max: Option<usize>,
+    /// Bytes of bodies that one resume returns before it says `limited` [default: 1048576].
+    #[arg(long, env = "STARLING_CATCHUP_BYTES_MAX", value_name = "BYTES")]
+    catchup_bytes_max: Option<usize>,
+    /// Seconds that a conversation without members stays subscribed [default: 30].
+    #[arg(long, env = "STARLING_LINGER_SECONDS", value_name = "SECONDS")]
+    linger_seconds: Option<u64>,
+    /// Seconds between two comparisons of positions with Redis [default: 15].
+    #[arg(long, env = "STARLING_POSITION_CHECK_SECONDS", value_name = "SECONDS")]
+    position_check_seconds: Option<u64>,
+    /// Seconds of silence after which the subscriber connection is probed, and then again until it is given up [default: 5].
+    #[arg(long, env = "STARLING_PROBE_SECONDS", value_name = "SECONDS")]
+    probe_seconds: Option<u64>,
+    /// Seconds over which clients are sent away at shutdown [default: 1 standalone, 10 in a cluster].
+    #[arg(long, env = "STARLING_DRAIN_SECONDS", value_name = "SECONDS")]
+    drain_seconds: Option<u64>,
+    /// Log as `text` or `json` [default: text]; RUST_LOG filters it.
+    #[arg(long, env = "STARLING_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Where the state is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// In this process and one file.
+    Standalone,
+    /// In Redis and Postgres.
+    Cluster {
+        /// Redis.
+        redis_url: String,
+        /// Postgres.
+        database_url: String,
+    },
+}
+
+/// The configuration, complete and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the state is.
+    pub mode: Mode,
+    /// Address for clients.
+    pub listen: SocketAddr,
+    /// Address for health and metrics.
+    pub health_listen: SocketAddr,
+    /// Name of this process.
+    pub node: NodeId,
+    /// Directory of files.
+    pub data_dir: PathBuf,
+    /// The real signing key, if there is one.
+    pub token_hmac_secret: Option<String>,
+    /// See [`AckMode`].
+    pub ack_mode: AckMode,
+    /// Replicas that must confirm.
+    pub ack_wait_replicas: u32,
+    /// Origins beside the own.
+    pub allowed_origins: Vec<String>,
+    /// Partitions, if this process is the first of the installation.
+    pub partitions: u16,
+    /// Entries in one partition's log.
+    pub backlog_entries_max: u64,
+    /// Bytes of a body.
+    pub body_bytes_max: usize,
+    /// Bytes that may wait for one client.
+    pub outbox_bytes_max: usize,
+    /// Conversations of one connection.
+    pub subscriptions_max: usize,
+    /// Messages of one resume.
+    pub catchup_messages_max: usize,
+    /// Bytes of one resume.
+    pub catchup_bytes_max: usize,
+    /// Seconds of linger.
+    pub linger_seconds: u64,
+    /// Seconds between position checks.
+    pub position_check_seconds: u64,
+    /// Seconds of silence before a probe, and for its answer.
+    pub probe_seconds: u64,
+    /// Seconds of drain.
+    pub drain_seconds: u64,
+    /// How to log.
+    pub log_format: LogFormat,
+}
+
+impl Flags {
+    /// Reads the file, puts environment and flags over it, and checks the whole.
+    ///
+    /// # Errors
+    /// With the setting at fault, and what it should be.
+    pub fn resolve(self) -> anyhow::Result<Config> {
+        let file = match &self.config {
+            Some(path) => read(path)?,
+            None => Settings::default(),
+        };
+        self.settings.over(file).check()
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Settings> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+}
+
+/// Takes each setting of `self` where it is given, else that of `file`.
+macro_rules! over {
+    ($self:ident, $file:ident, $($field:ident),* $(,)?) => {
+        Settings { $($field: $self.$field.or($file.$field),)* }
+    };
+}
+
+impl Settings {
+    fn over(self, file: Self) -> Self {
+        over!(
+            self,
+            file,
+            redis_url,
+            database_url,
+            listen,
+            health_listen,
+            node,
+            data_dir,
+            token_hmac_secret,
+            dev,
+            ack_mode,
+            ack_wait_replicas,
+            allowed_origins,
+            partitions,
+            backlog_entries_max,
+            body_bytes_max,
+            outbox_bytes_max,
+            subscriptions_max,
+            catchup_messages_max,
+            catchup_bytes_max,
+            linger_seconds,
+            position_check_seconds,
+            probe_seconds,
+            drain_seconds,
+            log_format,
+        )
+    }
+
+    fn check(self) -> anyhow::Result<Config> {
+        let mode = match (self.redis_url, self.database_url) {
+            (None, None) => Mode::Standalone,
+            (Some(redis_url), Some(database_url)) => Mode::Cluster { redis_url, database_url },
+            (Some(_), None) => {
+                bail!("REDIS_URL is set and DATABASE_URL is not: a cluster needs both, standalone neither")
+            }
+            (None, Some(_)) => {
+                bail!("DATABASE_URL is set and REDIS_URL is not: a cluster needs both, standalone neither")
+            }
+        };
+        let standalone = mode == Mode::Standalone;
+        match &self.token_hmac_secret {
+            Some(secret) if secret.len() < HMAC_SECRET_BYTES_MIN => {
+                bail!(
+                    "STARLING_TOKEN_HMAC_SECRET has {} bytes; HS256 needs at least {HMAC_SECRET_BYTES_MIN}",
+                    secret.len()
+                )
+            }
+            None if !standalone && self.dev != Some(true) => bail!(
+                "a cluster needs STARLING_TOKEN_HMAC_SECRET to check tokens with (or STARLING_DEV=true, which gives \
+                 everyone a token, for trying it out)"
+            ),
+            _ => {}
+        }
+        let partitions = self.partitions.unwrap_or(PARTITIONS_DEFAULT);
+        if partitions == 0 || partitions > PARTITIONS_MAX {
+            bail!("partitions must be 1 to {PARTITIONS_MAX}");
+        }
+        let body_bytes_max = self.body_bytes_max.unwrap_or(BODY_BYTES_MAX);
+        if body_bytes_max > BODY_BYTES_MAX {
+            bail!("body_bytes_max must be at most {BODY_BYTES_MAX}");
+        }
+        let node = self.node.unwrap_or_else(|| format!("gateway-{}", uuid::Uuid::new_v4().simple()));
+        let default_ack = if standalone { AckMode::Stored } else { AckMode::Accepted };
+        Ok(Config {
+            mode,
+            listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000))),
+            health_listen: self.health_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9100))),
+            node: NodeId::parse(&node).context("STARLING_NODE")?,
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data")),
+            token_hmac_secret: self.token_hmac_secret,
+            ack_mode: self.ack_mode.unwrap_or(default_ack),
+            ack_wait_replicas: self.ack_wait_replicas.unwrap_or(0),
+            allowed_origins: self.allowed_origins.unwrap_or_default(),
+            partitions,
+            backlog_entries_max: self.backlog_entries_max.unwrap_or(1_000_000),
+            body_bytes_max,
+            outbox_bytes_max: self.outbox_bytes_max.unwrap_or(crate::outbox::OUTBOX_BYTES_MAX),
+            subscriptions_max: self.subscriptions_max.unwrap_or(1_000),
+            catchup_messages_max: self.catchup_messages_max.unwrap_or(500),
+            catchup_bytes_max: self.catchup_bytes_max.unwrap_or(1024 * 1024),
+            linger_seconds: self.linger_seconds.unwrap_or(30),
+            position_check_seconds: self.position_check_seconds.unwrap_or(15).max(1),
+            probe_seconds: self.probe_seconds.unwrap_or(5).max(1),
+            drain_seconds: self.drain_seconds.unwrap_or(if standalone { 1 } else { 10 }),
+            log_format: self.log_format.unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(toml: &str) -> Settings {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn a_flag_goes_over_the_file() {
+        let flags = settings("linger_seconds = 7");
+        let config = flags.over(settings("linger_seconds = 9\ndrain_seconds = 3")).check().unwrap();
+        assert_eq!((config.linger_seconds, config.drain_seconds), (7, 3));
+        assert_eq!((config.mode, config.ack_mode), (Mode::Standalone, AckMode::Stored));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_by_name() {
+        for (toml, names) in [
+            ("redis_url = 'redis://x'", "DATABASE_URL"),
+            ("database_url = 'postgres://x'", "REDIS_URL"),
+            ("redis_url = 'r'\ndatabase_url = 'd'", "STARLING_TOKEN_HMAC_SECRET"),
+            ("token_hmac_secret = 'short'", "STARLING_TOKEN_HMAC_SECRET"),
+            ("partitions = 0", "partitions"),
+        ] {
+            let error = settings(toml).check().unwrap_err().to_string();
+            assert!(error.contains(names), "{toml}: {error}");
+        }
+        assert!(toml::from_str::<Settings>("no_such_setting = 1").is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! The chat page, and tokens for trying things out.
+
+use axum::{
+    extract::{Path, Query, State},
+    http::{HeaderName, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+};
+use serde::Deserialize;
+use shared::domain::UserId;
+
+use super::{Routes, problem::Problem};
+
+/// How long a development token is valid, in seconds, unless the request says otherwise.
+const DEV_TOKEN_SECONDS: u64 = 3_600;
+/// How long it can be asked for at most, in seconds.
+const DEV_TOKEN_SECONDS_MAX: u64 = 24 * 3_600;
+
+const SECURITY: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; \
+         frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-cache"),
+];
+
+/// `GET /`
+pub async fn root() -> Redirect {
+    Redirect::temporary("/chat")
+}
+
+/// `GET /chat`
+pub async fn chat() -> Response {
+    serve("text/html; charset=utf-8", include_str!("chat.html"))
+}
+
+/// `GET /chat/{file}`
+pub async fn file(Path(name): Path<String>) -> Response {
+    match name.as_str() {
+        "chat.js" => serve("text/javascript; charset=utf-8", include_str!("chat.js")),
+        "chat_client.js" => serve("text/javascript; charset=utf-8", include_str!("chat_client.js")),
+        "chat.css" => serve("text/css; charset=utf-8", include_str!("chat.css")),
+        _ => super::problem::no_such_route().await.into_response(),
+    }
+}
+
+fn serve(content_type: &'static str, text: &'static str) -> Response {
+    (SECURITY, [(header::CONTENT_TYPE, content_type)], text).into_response()
+}
+
+#[derive(Deserialize)]
+pub struct DevToken {
+    user: String,
+    ttl: Option<u64>,
+}
+
+/// `GET /dev/token?user=…`: there only where no real signing key is configured.
+pub async fn dev_token(
+    State(routes): State<Routes>,
+    Query(asked): Query<DevToken>,
+) -> Result<Response, Problem> {
+    let Some(mint) = &routes.mint else { return Err(super::problem::no_such_route().await) };
+    let user = UserId::parse(&asked.user).map_err(|error| Problem::invalid(error.to_string()))?;
+    let ttl = asked.ttl.unwrap_or(DEV_TOKEN_SECONDS).clamp(1, DEV_TOKEN_SECONDS_MAX);
+    let answer = serde_json::json!({ "token": mint.mint(&user, ttl), "expires_in": ttl });
+    let head = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::OK, head, answer.to_string()).into_response())
+}

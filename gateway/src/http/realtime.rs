@@ -1,0 +1,128 @@
+//! The endpoints of the Centrifuge protocol.
+
+use axum::{
+    body::Body,
+    extract::{Query, RawQuery, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use shared::{broker::Audience, domain::Refusal};
+
+use super::{Routes, problem::Problem};
+use crate::{
+    announcement::Announcement,
+    connection::{self, Wire},
+    protocol::centrifuge::{self, Emulation},
+    socket,
+};
+
+/// `GET /connection/websocket`
+pub async fn websocket(State(routes): State<Routes>, mut request: Request) -> Response {
+    let headers = request.headers();
+    if !routes.origins.admit(headers) {
+        return Problem::from(Refusal::Forbidden).into_response();
+    }
+    let offered =
+        headers.get(header::SEC_WEBSOCKET_PROTOCOL).map_or("", |value| value.to_str().unwrap_or("?"));
+    let query = request.uri().query().unwrap_or_default();
+    let chosen = centrifuge::check_query(query).and_then(|()| centrifuge::choose_subprotocol(offered));
+    let Ok(subprotocol) = chosen else {
+        return Problem::invalid("only the JSON form of the protocol is spoken here").into_response();
+    };
+    let (response, handle) = match socket::upgrade(&mut request, subprotocol) {
+        Ok(upgraded) => upgraded,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let tracker = routes.lines.tracker.clone();
+    tracker.spawn(async move {
+        match handle.raw().await {
+            Ok(socket) => connection::converse(&routes.lines, socket, routes.frames).await,
+            Err(error) => tracing::debug!(%error, "a client was gone before its WebSocket was open"),
+        }
+    });
+    response
+}
+
+#[derive(Deserialize)]
+pub struct SseQuery {
+    cf_connect: Option<String>,
+}
+
+/// `GET /connection/sse?cf_connect=…`
+pub async fn sse(
+    State(routes): State<Routes>,
+    Query(query): Query<SseQuery>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    if centrifuge::check_query(raw.as_deref().unwrap_or_default()).is_err() {
+        return Problem::invalid("only the JSON form of the protocol is spoken here").into_response();
+    }
+    match query.cf_connect {
+        Some(connect) => stream(&routes, &headers, Wire::Sse, connect.into()),
+        None => Problem::invalid("cf_connect is missing").into_response(),
+    }
+}
+
+/// `POST /connection/http_stream`
+pub async fn http_stream(State(routes): State<Routes>, headers: HeaderMap, connect: Bytes) -> Response {
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if content_type.starts_with("application/octet-stream") {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    stream(&routes, &headers, Wire::HttpStream, connect)
+}
+
+fn stream(routes: &Routes, headers: &HeaderMap, wire: Wire, connect: Bytes) -> Response {
+    if !routes.origins.admit(headers) {
+        return Problem::from(Refusal::Forbidden).into_response();
+    }
+    let content_type = match wire {
+        Wire::Sse => "text/event-stream",
+        Wire::HttpStream => "application/json",
+    };
+    let drain = connection::open_stream(&routes.lines, &routes.emulations, wire, connect);
+    let head = [
+        (header::CONTENT_TYPE.as_str(), content_type),
+        (header::CACHE_CONTROL.as_str(), "no-cache, no-store"),
+        // Proxies that collect a response before they pass it on would hold events back.
+        ("x-accel-buffering", "no"),
+    ];
+    routes.origins.open(headers, (head, Body::from_stream(drain)).into_response())
+}
+
+/// `POST /emulation`: commands of a session that may live on another node.
+pub async fn emulation(State(routes): State<Routes>, headers: HeaderMap, body: Bytes) -> Response {
+    if !routes.origins.admit(&headers) {
+        return Problem::from(Refusal::Forbidden).into_response();
+    }
+    let response = match Emulation::parse(&body) {
+        Ok(request) => hand_over(&routes, request).await,
+        Err(_) => Problem::invalid("not an emulation request").into_response(),
+    };
+    routes.origins.open(&headers, response)
+}
+
+async fn hand_over(routes: &Routes, request: Emulation) -> Response {
+    let Emulation { session, node: owner, data } = request;
+    let node = &routes.lines.node;
+    if owner == node.id {
+        // A session that is gone ends its stream by itself; an error here would only make the client hurry.
+        routes.emulations.hand_over(&session, data.into());
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let announcement = Announcement::Emulation { session, data }.encode();
+    match node.broker.announce(&Audience::Node(owner), announcement).await {
+        Ok(0) => Problem::from(Refusal::UnknownMethod).into_response(),
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
+        Err(_) => Problem::from(Refusal::Unavailable).into_response(),
+    }
+}
+
+/// `OPTIONS`: a browser asks whether a page of another origin may ask.
+pub async fn preflight(State(routes): State<Routes>, headers: HeaderMap) -> Response {
+    routes.origins.open(&headers, StatusCode::NO_CONTENT.into_response())
+}
