@@ -7,17 +7,18 @@ use deploy::{PostgresOptions, PostgresServer, Process, Program, RedisOptions, Re
 use shared::{
     broker::redis::{RedisBroker, RedisConfig},
     domain::{
-        Body, ClientMessageId, ConversationId, Direction, Message, MessageId, MessageKind, Seq, UserId,
+        Body, ClientMessageId, ConversationId, Direction, Message, MessageId, MessageKind, Partition, Seq,
+        UserId,
     },
     log::{Log, redis::RedisLog},
     publisher::Publisher,
-    record::Payload,
+    record::{Payload, encode_payload},
     store::{HistoryRange, Store, postgres::PostgresStore},
 };
 
 const PARTITIONS: u16 = 8;
 /// Longest wait for something that must happen; only a failure waits for it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How many conversations the messages are spread over.
 const CONVERSATIONS: usize = 10;
 
@@ -166,27 +167,49 @@ async fn an_outage_of_either_server_is_outlived() {
 }
 
 #[tokio::test]
-async fn an_entry_that_nobody_can_read_is_put_aside_and_the_rest_is_stored() {
+async fn what_can_never_be_stored_is_put_aside_and_the_rest_is_stored() {
     let cluster = Cluster::start().await;
     cluster.publish(0..10).await;
-    let partition = shared::domain::Partition::of(&conversation(0), PARTITIONS);
+    let poisoned = conversation(0);
+    let partition = Partition::of(&poisoned, PARTITIONS);
     let tag = shared::broker::redis::tag(PARTITIONS, partition);
     let client = redis::Client::open(cluster.redis.url()).unwrap();
     let mut raw = client.get_multiplexed_async_connection().await.unwrap();
-    let _: String = redis::cmd("XADD")
-        .arg(format!("{{{tag}}}log"))
-        .arg("*")
-        .arg("what")
-        .arg("nonsense")
-        .query_async(&mut raw)
-        .await
-        .unwrap();
+    let (none, most) = (String::new(), u64::MAX.to_string());
+    // No column holds its time; no column holds its seq either; it is no message at all.
+    for (seq, time, what) in [("900", &most, "r"), (most.as_str(), &most, "r"), ("901", &none, "nonsense")] {
+        let payload = Payload {
+            id: MessageId(uuid::Uuid::new_v4()),
+            sender: UserId::parse("mallory").unwrap(),
+            client_id: None,
+            kind: MessageKind::TEXT,
+            body: Body::from_json("0"),
+        };
+        let mut append = redis::cmd("XADD");
+        append.arg(format!("{{{tag}}}log")).arg("*").arg("c").arg(poisoned.as_str()).arg("s").arg(seq);
+        append
+            .arg("p")
+            .arg(1)
+            .arg("t")
+            .arg(time)
+            .arg("e")
+            .arg(0)
+            .arg(what)
+            .arg(&encode_payload(&payload)[..]);
+        let _: String = append.query_async(&mut raw).await.unwrap();
+    }
     cluster.publish(10..20).await;
     let mut persister = cluster.persister("p", None);
     persister.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
-    cluster.has_exactly(20).await;
+    let stored = cluster.history(0).await;
+    let kinds: Vec<&str> = stored.iter().map(|message| message.kind.as_str()).collect();
+    assert_eq!(kinds, ["text", "text", "void"]);
+    assert_eq!(stored[2].seq, Seq(900));
+    for n in 1..CONVERSATIONS {
+        assert_eq!(cluster.history(n).await.len(), 2, "conversation {n}");
+    }
     let letters: u64 = redis::cmd("XLEN").arg(format!("{{{tag}}}dlq")).query_async(&mut raw).await.unwrap();
-    assert_eq!(letters, 1);
+    assert_eq!(letters, 3);
 }
 
 #[tokio::test]

@@ -116,8 +116,8 @@ async fn a_clean_stop_with_drain_leaves_nothing_in_the_log() {
 async fn two_share_the_partitions_and_one_takes_over() {
     let place = Place::new();
     let half = usize::from(PARTITIONS) / 2;
-    let (first_log, first) = Watched::new(Arc::clone(&place.log));
-    let (second_log, second) = Watched::new(Arc::clone(&place.log));
+    let (first_log, first) = Watched::over(Arc::clone(&place.log));
+    let (second_log, second) = Watched::over(Arc::clone(&place.log));
     let first_run = place.start("first", first_log);
     eventually(async || (first.lock().len() == usize::from(PARTITIONS)).then_some(())).await;
     let second_run = place.start("second", second_log);

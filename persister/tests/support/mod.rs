@@ -176,7 +176,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn new(inner: Arc<dyn Log>) -> (Arc<dyn Log>, Arc<Mutex<BTreeSet<Partition>>>) {
+    pub fn over(inner: Arc<dyn Log>) -> (Arc<dyn Log>, Arc<Mutex<BTreeSet<Partition>>>) {
         let assigned = Arc::<Mutex<BTreeSet<Partition>>>::default();
         (Arc::new(Self { inner, assigned: Arc::clone(&assigned) }), assigned)
     }
