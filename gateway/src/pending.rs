@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use shared::{
     broker::LogPosition,
     clock,
-    domain::{ConnectionId, ConversationId, Message, Partition, Seq, Stored},
+    domain::{ConnectionId, ConversationId, Message, MessageId, Partition, Seq, Stored},
 };
 use tokio::sync::oneshot;
 
@@ -46,6 +46,8 @@ struct Entry {
 #[derive(Default)]
 struct Shelf {
     entries: BTreeMap<LogPosition, Entry>,
+    /// Handed in after Redis may have lost them; their place in the log is not known.
+    handed_in: Vec<Entry>,
     stored: LogPosition,
 }
 
@@ -115,6 +117,10 @@ impl Pending {
             }
             done
         };
+        self.finish(done);
+    }
+
+    fn finish(&self, done: Vec<Entry>) {
         for entry in &done {
             self.metrics.pending.decrement(1.0);
             if let Some(message) = &entry.message {
@@ -125,16 +131,50 @@ impl Pending {
     }
 
     /// Partitions in which something waits.
-    pub fn partitions(&self) -> Vec<Partition> {
+    pub fn waiting(&self) -> Vec<Partition> {
         Partition::all(u16::try_from(self.shelves.len()).expect("partitions are counted by a u16"))
-            .filter(|partition| !self.shelves[usize::from(partition.0)].lock().entries.is_empty())
+            .filter(|partition| {
+                let shelf = self.shelves[usize::from(partition.0)].lock();
+                !shelf.entries.is_empty() || !shelf.handed_in.is_empty()
+            })
             .collect()
     }
 
-    /// The messages of a partition that wait, oldest first.
-    pub fn messages(&self, partition: Partition) -> Vec<Message> {
+    /// The messages of a partition that wait, oldest first, to be handed in again. From now on no notice counts for them,
+    /// since their place in the log is another one, which nobody here knows: see [`Pending::handed_in`].
+    pub fn salvage(&self, partition: Partition) -> Vec<Message> {
         let Some(shelf) = self.shelves.get(usize::from(partition.0)) else { return Vec::new() };
-        shelf.lock().entries.values().filter_map(|entry| entry.message.clone()).collect()
+        let mut shelf = shelf.lock();
+        let (mut handed_in, entries) =
+            (std::mem::take(&mut shelf.handed_in), std::mem::take(&mut shelf.entries));
+        handed_in.extend(entries.into_values());
+        let messages = handed_in.iter().filter_map(|entry| entry.message.clone()).collect();
+        shelf.handed_in = handed_in;
+        messages
+    }
+
+    /// Messages that were handed in again and about which the store has to be asked, at most `limit` of them.
+    pub fn handed_in(&self, limit: usize) -> Vec<(Partition, MessageId)> {
+        let mut all = Vec::new();
+        for partition in
+            Partition::all(u16::try_from(self.shelves.len()).expect("partitions are counted by a u16"))
+        {
+            let shelf = self.shelves[usize::from(partition.0)].lock();
+            let ids =
+                shelf.handed_in.iter().filter_map(|entry| entry.message.as_ref().map(|message| message.id));
+            all.extend(ids.map(|id| (partition, id)).take(limit - all.len()));
+        }
+        all
+    }
+
+    /// The store has a message that was handed in again.
+    pub fn found(&self, partition: Partition, id: MessageId) {
+        let found = {
+            let mut shelf = self.shelves[usize::from(partition.0)].lock();
+            let is_it = |entry: &Entry| entry.message.as_ref().is_some_and(|message| message.id == id);
+            shelf.handed_in.iter().position(is_it).map(|at| shelf.handed_in.swap_remove(at))
+        };
+        self.finish(found.into_iter().collect());
     }
 
     fn release(&self, entry: &mut Entry) {

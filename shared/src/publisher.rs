@@ -5,19 +5,24 @@
 //! The broker alone cannot say where a partition's numbers continue after its data was lost, and the store alone is
 //! too slow to number every message. This room lets them ask each other: see "The seq rule" in ARCHITECTURE.md.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     broker::{Accepted, Broker, BrokerError, LogPosition, Publication, Publish},
-    domain::{ConversationId, Message, Partition},
+    domain::{ConversationId, Epoch, Message, Partition},
     record::Payload,
     store::{Store, StoreError},
 };
 
 /// How often one publish may be sent back to ask the store, before it is given up as unavailable.
 const ROUNDS_MAX: usize = 16;
+/// How long nodes get to hand in what may be lost, and the persister to commit what it has read before.
+const SALVAGE_WINDOW: Duration = Duration::from_secs(2);
+/// For how long after a call the partitions that are opened are taken to be closed by the same failure.
+const SALVAGE_VALID: Duration = Duration::from_secs(6);
+
 /// Why a message has no place.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -45,6 +50,8 @@ impl From<StoreError> for PublishError {
 pub struct Publisher {
     broker: Arc<dyn Broker>,
     store: Arc<dyn Store>,
+    /// When nodes were last called on to hand in.
+    salvage: Mutex<Option<Instant>>,
     /// One seeding at a time for each partition in this process; the store keeps other processes out.
     seeding: Vec<Mutex<()>>,
 }
@@ -53,7 +60,7 @@ impl Publisher {
     /// A publisher over these two.
     pub fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
         let seeding = (0..broker.partitions()).map(|_| Mutex::new(())).collect();
-        Self { broker, store, seeding }
+        Self { broker, store, salvage: Mutex::default(), seeding }
     }
 
     /// Publishes a message. `retry` says that an earlier try may have succeeded longer ago than the broker remembers.
@@ -109,8 +116,37 @@ impl Publisher {
             return Ok(());
         }
         tracing::info!(partition = partition.0, epoch = claim.epoch.0, "opening a partition");
+        if claim.epoch > Epoch(0) {
+            self.wait_for_salvage().await?;
+            let restored = self.broker.restore(partition, claim.epoch).await?;
+            if restored > 0 {
+                tracing::warn!(
+                    partition = partition.0,
+                    restored,
+                    "messages that Redis had lost are back in the log"
+                );
+            }
+        }
         self.broker.seed(partition, claim.epoch).await?;
         drop(claim);
+        Ok(())
+    }
+}
+
+impl Publisher {
+    /// Calls on all nodes to hand in what may be lost, and gives them time; once for all partitions that one failure closes.
+    async fn wait_for_salvage(&self) -> Result<(), PublishError> {
+        let began = {
+            let mut salvage = self.salvage.lock().await;
+            match *salvage {
+                Some(began) if began.elapsed() < SALVAGE_VALID => Some(began),
+                _ if self.broker.call_for_salvage().await? == 0 => None,
+                _ => Some(*salvage.insert(Instant::now())),
+            }
+        };
+        if let Some(began) = began {
+            tokio::time::sleep_until(began + SALVAGE_WINDOW).await;
+        }
         Ok(())
     }
 }

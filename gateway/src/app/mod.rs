@@ -4,6 +4,7 @@
 
 mod keys;
 mod ports;
+mod salvage;
 mod shutdown;
 
 use std::{sync::Arc, time::Duration};
@@ -33,9 +34,6 @@ use crate::{
     roster::Roster,
     socket::{self, AcceptLimits},
 };
-
-/// How often the store is asked what it has, for notices that were missed.
-const CURSOR_CHECK: Duration = Duration::from_secs(5);
 
 /// Runs a gateway until it is told to stop.
 ///
@@ -168,7 +166,7 @@ impl App {
         self.spawn(async move { roster.run().await });
         self.spawn(async move { heartbeat.run().await });
         self.spawn(async move { numbers.upkeep().await });
-        self.spawn(check_cursors(Arc::clone(&self.node)));
+        self.spawn(salvage::check_stored(Arc::clone(&self.node)));
         self.ports.start_persister(&self.background);
     }
 
@@ -181,8 +179,12 @@ impl App {
     /// What is done with everything that arrives and is no conversation's.
     fn inbound(&self) -> impl Fn(Inbound) + Send + Sync + 'static {
         let (node, emulations) = (Arc::clone(&self.node), Arc::clone(&self.routes.emulations));
+        let tasks = self.background.clone();
         move |inbound| match inbound {
             Inbound::Stored(partition, upto) => node.pending.stored(partition, upto),
+            Inbound::Salvage => {
+                tasks.spawn(salvage::hand_in(Arc::clone(&node)));
+            }
             Inbound::Announcement(bytes) => match Announcement::decode(&bytes) {
                 Some(Announcement::MembersChanged(change)) => node.memberships.changed(&change),
                 Some(Announcement::Emulation { session, data }) => {
@@ -241,24 +243,5 @@ fn limits(config: &Config) -> Limits {
         catchup_messages: config.catchup_messages_max,
         catchup_bytes: config.catchup_bytes_max,
         body_bytes: config.body_bytes_max,
-    }
-}
-
-/// Finds out what was stored although its notice did not arrive.
-async fn check_cursors(node: Arc<Node>) {
-    let mut tick = tokio::time::interval(CURSOR_CHECK);
-    loop {
-        tick.tick().await;
-        if node.pending.partitions().is_empty() {
-            continue;
-        }
-        match node.store.cursors().await {
-            Ok(cursors) => {
-                for (partition, upto) in cursors {
-                    node.pending.stored(partition, upto);
-                }
-            }
-            Err(error) => tracing::debug!(%error, "cursors cannot be read"),
-        }
     }
 }

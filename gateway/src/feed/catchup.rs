@@ -87,26 +87,37 @@ pub async fn page_after(
     after: Seq,
     limits: CatchUpLimits,
 ) -> Result<Page, CatchUpError> {
-    for attempt in 0..ATTEMPTS_MAX {
-        if attempt > 0 {
-            tokio::time::sleep(ATTEMPT_PAUSE).await;
-        }
-        if let Some(page) = read_once(broker, store, conversation, after, limits.messages).await? {
+    for attempt in 0..=ATTEMPTS_MAX {
+        let (page, is_whole) = read_once(broker, store, conversation, after, limits.messages).await?;
+        if is_whole {
             return Ok(page);
         }
+        // The store commits a conversation in order. Once it has what comes after a hole, nothing will fill the hole any
+        // more: it was lost with Redis and with the node that had accepted it.
+        let end = page.messages.last().map_or(page.top, |message| message.seq);
+        if attempt == ATTEMPTS_MAX
+            && store.last_seq(conversation).await.map_err(|error| unavailable(&error))? >= end
+        {
+            tracing::error!(%conversation, %after, "messages are missing for good");
+            return Ok(page);
+        }
+        tokio::time::sleep(ATTEMPT_PAUSE).await;
     }
     Err(CatchUpError("the store has not committed what the hot tail no longer holds".to_owned()))
 }
 
-/// One attempt; `None` when the store and the hot tail do not meet.
+fn unavailable(error: &dyn std::error::Error) -> CatchUpError {
+    CatchUpError(error.to_string())
+}
+
+/// One attempt, and whether it is whole: false when the store and the hot tail do not meet.
 async fn read_once(
     broker: &dyn Broker,
     store: &dyn Store,
     conversation: &ConversationId,
     after: Seq,
     limit: usize,
-) -> Result<Option<Page>, CatchUpError> {
-    let unavailable = |error: &dyn std::error::Error| CatchUpError(error.to_string());
+) -> Result<(Page, bool), CatchUpError> {
     let recent = broker.recent(conversation, after, limit + 1).await.map_err(|error| unavailable(&error))?;
     let mut messages = recent.messages;
     if !recent.complete {
@@ -130,7 +141,7 @@ async fn read_once(
         None => last,
     };
     let is_whole = is_chain(after, &messages) && (is_full || last >= top);
-    Ok(is_whole.then_some(Page { messages, top }))
+    Ok((Page { messages, top }, is_whole))
 }
 
 /// Whether the messages follow each other without a hole, the first one following `after`.

@@ -120,6 +120,9 @@ pub enum Inbound {
     Unsubscribed(ConversationId),
     /// Everything of the partition up to here is committed to the store.
     Stored(Partition, LogPosition),
+    /// Redis may have lost its data: whatever this node knows to be accepted and not stored is to be handed in again, by
+    /// [`Broker::hand_in`].
+    Salvage,
     /// A message from a node to this one or to all: see [`Broker::announce`].
     Announcement(Bytes),
     /// The subscriber connection is up and carries no subscription yet.
@@ -171,6 +174,17 @@ pub trait Broker: Send + Sync + 'static {
     ///
     /// False when the partition has this or a higher epoch already; then nothing is changed.
     async fn seed(&self, partition: Partition, epoch: Epoch) -> Result<bool, BrokerError>;
+
+    /// Calls on every node to hand in what it knows to be accepted and not stored ([`Inbound::Salvage`]). Returns how many
+    /// were told; none where there is nothing to salvage, since the broker's data ends with this process.
+    async fn call_for_salvage(&self) -> Result<u64, BrokerError>;
+
+    /// Hands in messages of one partition that were accepted and may be lost. They keep their place.
+    async fn hand_in(&self, partition: Partition, messages: &[Message]) -> Result<(), BrokerError>;
+
+    /// Puts everything that was handed in for the partition back into its log and hot tails, as far as it is missing there.
+    /// To be called by whoever holds the claim on `epoch`, before [`Broker::seed`]. Returns how many messages were put back.
+    async fn restore(&self, partition: Partition, epoch: Epoch) -> Result<u64, BrokerError>;
 
     /// Publishes an ephemeral record to the conversation's channel: at most once, without a seq, never logged.
     async fn signal(&self, conversation: &ConversationId, record: Bytes) -> Result<(), BrokerError>;

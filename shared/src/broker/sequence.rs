@@ -147,9 +147,10 @@ impl PartitionState {
         is_new
     }
 
-    /// Whether publishes of an earlier epoch may have been forgotten that should still be remembered.
+    /// Whether publishes may have been forgotten that should still be remembered. `publish.lua` says no in epoch 0, before
+    /// which there was nothing; a memory is new with every process, and goes on with the same epoch after a clean stop.
     fn is_young(&self, now: u64) -> bool {
-        self.opened.as_ref().is_some_and(|opened| opened.epoch.0 > 0 && now < opened.at + DEDUPE_MS)
+        self.opened.as_ref().is_some_and(|opened| now < opened.at + DEDUPE_MS)
     }
 
     /// The present end of a conversation.

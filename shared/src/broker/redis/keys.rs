@@ -57,6 +57,11 @@ impl Keys {
         self.of(partition, "dlq")
     }
 
+    /// Messages that nodes have handed in since Redis may have lost them: a list.
+    pub fn salvage(&self, partition: Partition) -> String {
+        self.of(partition, "salvage")
+    }
+
     /// The sharded channel of the partition's `stored` notices.
     pub fn stored(&self, partition: Partition) -> String {
         self.of(partition, "stored")

@@ -6,6 +6,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod keys;
+mod salvage;
 pub(crate) mod subscriber;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -258,6 +259,18 @@ impl Broker for RedisBroker {
                 call.arg(run).invoke_async(connection).await
             })
             .await
+    }
+
+    async fn call_for_salvage(&self) -> Result<u64, BrokerError> {
+        self.call_on_nodes().await
+    }
+
+    async fn hand_in(&self, partition: Partition, messages: &[Message]) -> Result<(), BrokerError> {
+        self.take_in(partition, messages).await
+    }
+
+    async fn restore(&self, partition: Partition, epoch: Epoch) -> Result<u64, BrokerError> {
+        self.put_back(partition, epoch).await
     }
 
     async fn signal(&self, conversation: &ConversationId, record: Bytes) -> Result<(), BrokerError> {

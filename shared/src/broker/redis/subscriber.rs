@@ -219,7 +219,12 @@ impl Line {
         let channel = std::str::from_utf8(&channel).ok()?;
         if *kind == PushKind::Message {
             let is_for_me = channel != self.probe;
-            return is_for_me.then(|| payload(data.next())).flatten().map(Inbound::Announcement);
+            let payload = is_for_me.then(|| payload(data.next())).flatten()?;
+            return Some(if payload == SALVAGE_CALL {
+                Inbound::Salvage
+            } else {
+                Inbound::Announcement(payload)
+            });
         }
         match (self.keys.parse_channel(channel)?, kind) {
             (Channel::Conversation(name), kind) => {
@@ -250,6 +255,9 @@ fn payload(value: Option<Value>) -> Option<Bytes> {
         _ => None,
     }
 }
+
+/// What calls on every node, on the channel for all, to hand in what may be lost. Announcements are JSON, so none is this.
+pub(crate) const SALVAGE_CALL: &[u8] = b"salvage";
 
 /// The text of a `stored` notice.
 pub(crate) fn notice(position: LogPosition) -> String {
