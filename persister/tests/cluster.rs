@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deploy::{PostgresOptions, PostgresServer, Process, Program, RedisOptions, RedisServer};
+use deploy::{
+    PostgresOptions, PostgresServer, Process, Program, RedisOptions, RedisServer, free_port, http_get,
+};
 use shared::{
     broker::redis::{RedisBroker, RedisConfig},
     domain::{
@@ -53,11 +55,15 @@ impl Cluster {
 
     /// Starts a persister that wants another number of partitions than the installation has.
     fn persister(&self, name: &str, failpoint: Option<&str>) -> Process {
+        self.persister_at("127.0.0.1:0", name, failpoint)
+    }
+
+    fn persister_at(&self, health: &str, name: &str, failpoint: Option<&str>) -> Process {
         let mut program = Program::new(name, env!("CARGO_BIN_EXE_persister"))
             .arg("--batch-entries=20")
             .env("REDIS_URL", self.redis.url())
             .env("DATABASE_URL", self.postgres.url("starling"))
-            .env("STARLING_HEALTH_LISTEN", "127.0.0.1:0")
+            .env("STARLING_HEALTH_LISTEN", health)
             .env("STARLING_PERSISTER", name);
         if let Some(failpoint) = failpoint {
             program = program.env("STARLING_FAILPOINT", failpoint);
@@ -210,6 +216,39 @@ async fn what_can_never_be_stored_is_put_aside_and_the_rest_is_stored() {
     }
     let letters: u64 = redis::cmd("XLEN").arg(format!("{{{tag}}}dlq")).query_async(&mut raw).await.unwrap();
     assert_eq!(letters, 3);
+}
+
+#[tokio::test]
+async fn health_and_metrics_say_how_it_is() {
+    let mut cluster = Cluster::start().await;
+    let health = format!("127.0.0.1:{}", free_port().unwrap());
+    let status =
+        async |path: &str| http_get(&format!("http://{health}/{path}")).await.ok().map(|got| got.status);
+    let mut persister = cluster.persister_at(&health, "p", None);
+    persister.wait_until("ready", DEADLINE, async || status("readyz").await == Some(200)).await.unwrap();
+    cluster.publish(0..30).await;
+    persister.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    let metrics = async || http_get(&format!("http://{health}/metrics")).await.unwrap().body;
+    let has_counted = async || metrics().await.contains("starling_persister_rows_total 30");
+    persister.wait_until("done counting", DEADLINE, has_counted).await.unwrap();
+    let text = metrics().await;
+    for line in [
+        "starling_persister_partitions_owned 8",
+        "starling_collisions_total 0",
+        "starling_dead_letters_total 0",
+        "starling_voided_total 0",
+        "starling_persister_store_errors_total 0",
+        "starling_log_backlog_entries",
+        "starling_persister_lag_seconds",
+        "starling_persister_batch_seconds_bucket",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    cluster.postgres.kill9();
+    persister.wait_until("not ready", DEADLINE, async || status("readyz").await == Some(503)).await.unwrap();
+    assert_eq!(status("healthz").await, Some(200));
+    let has_noticed = async || !metrics().await.contains("starling_persister_store_errors_total 0");
+    persister.wait_until("aware of it", DEADLINE, has_noticed).await.unwrap();
 }
 
 #[tokio::test]
