@@ -218,5 +218,6 @@ fn the_scanner_sees_every_form_of_a_use() {
     let names = names_after(code, "crate");
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "d", "e", "g"]);
     assert_eq!(names_after(code, "shared").into_iter().collect::<Vec<_>>(), ["i"]);
+    assert!(names_after(&without_own_imports("use crate::{redis::x, tokio};"), "redis").is_empty());
     assert!(names_after("use mytokio::x; tokio_util::y; a::tokio::z", "tokio").is_empty());
 }
