@@ -136,10 +136,18 @@ fn uses(krate: &str, code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
         used.extend(rooms.map(|room| if known.contains(&room) { room } else { name.to_owned() }));
     }
     used.remove(krate);
-    used.extend(
-        WATCHED.iter().filter(|name| !names_after(code, name).is_empty()).map(|name| (*name).to_owned()),
-    );
+    // A room may have the name of a package, so imports of rooms are left out.
+    let foreign = without_own_imports(code);
+    let is_used = |name: &&&str| !names_after(&foreign, name).is_empty();
+    used.extend(WATCHED.iter().filter(is_used).map(|name| (*name).to_owned()));
     used
+}
+
+fn without_own_imports(code: &str) -> String {
+    let own = ["crate", "super", "self"].into_iter().chain(CRATES);
+    let starts: Vec<String> = own.map(|name| format!("use {name}::")).collect();
+    let is_own = |statement: &&str| starts.iter().any(|start| statement.contains(start.as_str()));
+    code.split_inclusive(';').filter(|statement| !is_own(statement)).collect()
 }
 
 #[test]
