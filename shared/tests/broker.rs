@@ -1,5 +1,7 @@
 //! One suite for both brokers, and what only a Redis can suffer.
 
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
 mod support_ports;
 
 use std::{sync::Arc, time::Duration};
@@ -238,7 +240,7 @@ async fn a_signal_arrives_and_leaves_no_trace<E: Environment>() {
     other.signal(&conversation("a"), Bytes::from_static(b"\x00any\r\nthing")).await.unwrap();
     match ear.next().await {
         Inbound::Record(which, record) => {
-            assert_eq!((which.as_str(), &record[..]), ("a", &b"\x00any\r\nthing"[..]))
+            assert_eq!((which.as_str(), &record[..]), ("a", &b"\x00any\r\nthing"[..]));
         }
         other => panic!("{other:?}"),
     }
@@ -357,6 +359,54 @@ async fn after_a_flush_the_partition_is_closed_and_numbers_never_return() {
 }
 
 #[tokio::test]
+async fn a_primary_that_was_a_replica_meanwhile_needs_a_new_epoch() {
+    let environment = OnRedis::new(Limits::default()).await;
+    let (replica, mut there) = replica_of(&environment).await;
+    let mut here = environment.raw().await;
+    let broker = environment.broker().await;
+    open(&*broker, 0).await;
+    let kept = accept(&*broker, named("a", "1")).await;
+    eventually(async || (top_of("a", &mut there).await == Some(kept.seq)).then_some(())).await;
+    let follow = |port: &str| ::redis::cmd("REPLICAOF").arg(&["127.0.0.1", port]).to_owned();
+    let lead = || ::redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).to_owned();
+    // The replica misses the second message, leads for a while in which nothing is published, and hands the lead back.
+    let () = lead().query_async(&mut there).await.unwrap();
+    let lost = accept(&*broker, named("a", "2")).await;
+    let () = follow(&replica.server.port().to_string()).query_async(&mut here).await.unwrap();
+    assert!(RedisBroker::connect(environment.config.clone()).await.is_err());
+    eventually(async || (top_of("a", &mut here).await == Some(kept.seq)).then_some(())).await;
+    let () = lead().query_async(&mut here).await.unwrap();
+    // The one that was attached all the time, and one that comes new.
+    needs_epoch(&*environment.broker().await, &named("a", "3")).await;
+    eventually(async || broker.epoch(partition("a")).await.is_ok_and(|epoch| epoch.is_none()).then_some(()))
+        .await;
+    eventually(async || broker.seed(partition("a"), Epoch(1)).await.ok()).await;
+    let next = accept(&*broker, named("a", "3")).await;
+    assert!(next.seq > lost.seq && next.prev == kept.seq);
+}
+
+/// A second server that follows the first, and a connection to it.
+async fn replica_of(environment: &OnRedis) -> (OnRedis, ::redis::aio::MultiplexedConnection) {
+    let address = environment.server.address().replace(':', " ");
+    let replica = OnRedis::with_lines(Limits::default(), &[&format!("replicaof {address}")]).await;
+    let mut connection = replica.raw().await;
+    eventually(async || {
+        let info: String =
+            ::redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
+        info.contains("master_link_status:up").then_some(())
+    })
+    .await;
+    (replica, connection)
+}
+
+/// The last seq of a conversation, as a server has it.
+async fn top_of(name: &str, server: &mut ::redis::aio::MultiplexedConnection) -> Option<Seq> {
+    let tag = shared::broker::redis::tag(PARTITIONS, partition(name));
+    let key = format!("{{{tag}}}m:{name}");
+    ::redis::cmd("HGET").arg(key).arg("s").query_async::<Option<u64>>(server).await.unwrap().map(Seq)
+}
+
+#[tokio::test]
 async fn the_subscriber_comes_back_after_a_crash_of_redis() {
     let mut environment = OnRedis::new(Limits::default()).await;
     let broker = environment.broker().await;
@@ -403,8 +453,8 @@ async fn a_subscriber_connection_that_has_gone_silent_is_noticed() {
 async fn an_idle_subscriber_connection_that_is_alive_is_kept() {
     let environment = OnRedis::new(Limits::default()).await;
     let proxy = TcpProxy::start(environment.server.address()).await.unwrap();
-    let config = impatient(&environment, &proxy);
-    let idle = config.probe_after * 8;
+    let config = RedisConfig { probe_timeout: Duration::from_secs(2), ..impatient(&environment, &proxy) };
+    let idle = config.probe_timeout + config.probe_after * 5;
     let broker = RedisBroker::connect(config).await.unwrap();
     let mut ear = Ear::of(&broker, "one").await;
     tokio::time::sleep(idle).await;
@@ -415,8 +465,7 @@ async fn an_idle_subscriber_connection_that_is_alive_is_kept() {
 async fn a_command_connection_that_is_cut_or_silent_is_replaced() {
     let environment = OnRedis::new(Limits::default()).await;
     let proxy = TcpProxy::start(environment.server.address()).await.unwrap();
-    let config =
-        RedisConfig { response_timeout: Duration::from_millis(300), ..impatient(&environment, &proxy) };
+    let config = RedisConfig { response_timeout: Duration::from_secs(1), ..impatient(&environment, &proxy) };
     let broker = RedisBroker::connect(config).await.unwrap();
     open(&broker, 0).await;
     let first = accept(&broker, unnamed("a")).await;
@@ -442,11 +491,11 @@ async fn without_its_replicas_a_publish_is_not_acknowledged() {
     assert!(matches!(broker.publish(&publish).await, Err(BrokerError::Unavailable(_))));
     // Nor is the retry, which finds the message: it is no better secured than before.
     assert!(matches!(broker.publish(&publish).await, Err(BrokerError::Unavailable(_))));
-    let address = environment.server.address().replace(':', " ");
-    let extra = vec![format!("replicaof {address}")];
-    let replica =
-        deploy::RedisServer::start(deploy::RedisOptions { extra, ..Default::default() }).await.unwrap();
+    let (_replica, _) = replica_of(&environment).await;
+    // With its first replica the server has a new replication id, so the partition has to be opened anew.
+    eventually(async || broker.epoch(partition("a")).await.is_ok_and(|epoch| epoch.is_none()).then_some(()))
+        .await;
+    open(&broker, 1).await;
     let accepted = eventually(async || broker.publish(&publish).await.ok()).await;
     assert!(matches!(accepted, Publication::Accepted(Accepted { duplicate: true, .. })), "{accepted:?}");
-    drop(replica);
 }

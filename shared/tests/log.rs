@@ -1,5 +1,7 @@
 //! One suite for both logs, and what only a Redis can suffer.
 
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
 mod support_ports;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! One suite for both implementations of presence.
 
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
 mod support_ports;
 
 use std::collections::HashSet;

@@ -14,6 +14,8 @@
 //!
 //! Without the fence all of this breaks, and the histories must find that out.
 
+#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
+
 mod support_ports;
 
 use std::{
@@ -391,7 +393,7 @@ struct OnServer {
 }
 
 struct Connection {
-    connection: redis::aio::MultiplexedConnection,
+    client: redis::aio::MultiplexedConnection,
     publish: redis::Script,
     seed: redis::Script,
     databases: usize,
@@ -406,13 +408,13 @@ impl OnServer {
         let mut redis = self.redis.lock().await;
         let mut request = redis::pipe();
         request.cmd("SELECT").arg(self.database).ignore().cmd(words[0]).arg(&words[1..]);
-        let (answer,): (T,) = request.query_async(&mut redis.connection).await.unwrap();
+        let (answer,): (T,) = request.query_async(&mut redis.client).await.unwrap();
         answer
     }
 
     async fn select(&self) -> tokio::sync::MutexGuard<'_, Connection> {
         let mut redis = self.redis.lock().await;
-        let () = redis::cmd("SELECT").arg(self.database).query_async(&mut redis.connection).await.unwrap();
+        let () = redis::cmd("SELECT").arg(self.database).query_async(&mut redis.client).await.unwrap();
         redis
     }
 }
@@ -421,7 +423,7 @@ impl Data for OnServer {
     async fn publish(&mut self, run: &str, _: u64, publish: &Publish) -> Publication {
         let Publish { conversation, payload, seed, checked } = publish;
         let mut redis = self.select().await;
-        let Connection { connection, publish: script, .. } = &mut *redis;
+        let Connection { client, publish: script, .. } = &mut *redis;
         let limits = Limits::default();
         let mut call = script.prepare_invoke();
         for key in [EPOCH_KEY.to_owned(), format!("{{0}}m:{conversation}"), format!("{{0}}d:{}", payload.id)]
@@ -435,7 +437,7 @@ impl Data for OnServer {
         call.arg(run).arg(conversation.as_str()).arg(payload.id.to_string()).arg("1");
         call.arg(seed.map(|seed| seed.to_string()).unwrap_or_default()).arg(if *checked { "1" } else { "" });
         call.arg(limits.backlog_entries_max).arg(limits.hot_messages).arg(DEDUPE_MS).arg(DEDUPE_MS);
-        let answer: String = call.invoke_async(connection).await.unwrap();
+        let answer: String = call.invoke_async(client).await.unwrap();
         let words: Vec<&str> = answer.split(' ').collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         match words[0] {
@@ -458,8 +460,8 @@ impl Data for OnServer {
 
     async fn seed(&mut self, run: &str, epoch: Epoch, _: u64) -> bool {
         let mut redis = self.select().await;
-        let Connection { connection, seed, .. } = &mut *redis;
-        seed.key(EPOCH_KEY).arg(epoch.0).arg(run).invoke_async(connection).await.unwrap()
+        let Connection { client, seed, .. } = &mut *redis;
+        seed.key(EPOCH_KEY).arg(epoch.0).arg(run).invoke_async(client).await.unwrap()
     }
 
     async fn run(&mut self) -> Option<String> {
@@ -481,7 +483,7 @@ impl Data for OnServer {
     }
 
     async fn lose(&mut self) {
-        self.run_command(&["FLUSHDB"]).await
+        self.run_command::<()>(&["FLUSHDB"]).await;
     }
 
     async fn log(&mut self, limit: usize) -> Vec<(EntryId, String, Seq, MessageId)> {
@@ -509,7 +511,7 @@ async fn play_on_redis(histories: u64, is_fenced: bool) -> Vec<Result<usize, Bro
         OnRedis::with_lines(Limits::default(), &[&format!("databases {DATABASES_MAX}"), "appendonly no"])
             .await;
     let connection = Connection {
-        connection: environment.raw().await,
+        client: environment.raw().await,
         publish: redis::Script::new(include_str!("../src/broker/redis/publish.lua")),
         seed: redis::Script::new(include_str!("../src/broker/redis/seed.lua")),
         databases: 0,

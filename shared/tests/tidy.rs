@@ -80,7 +80,9 @@ fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
-    lines.filter(|line| !line.trim_start().starts_with("//")).fold(String::new(), |all, line| all + line + "\n")
+    lines
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// The names that directly follow `prefix::` anywhere in the code, in braces or not.
@@ -88,7 +90,11 @@ fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let is_word = |character: char| character.is_alphanumeric() || character == '_';
     for (at, _) in code.match_indices(&format!("{prefix}::")) {
-        if code[..at].chars().next_back().is_some_and(|before| is_word(before) || before == ':' || before == '/') {
+        if code[..at]
+            .chars()
+            .next_back()
+            .is_some_and(|before| is_word(before) || before == ':' || before == '/')
+        {
             continue;
         }
         let rest = code[at + prefix.len() + 2..].trim_start();
@@ -112,7 +118,8 @@ fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
         } else {
             heads.push(rest);
         }
-        let word = |head: &str| head.trim_start().chars().take_while(|&letter| is_word(letter)).collect::<String>();
+        let word =
+            |head: &str| head.trim_start().chars().take_while(|&letter| is_word(letter)).collect::<String>();
         names.extend(heads.into_iter().map(word).filter(|name| !name.is_empty()));
     }
     names
@@ -129,7 +136,9 @@ fn uses(krate: &str, code: &str, known: &BTreeSet<String>) -> BTreeSet<String> {
         used.extend(rooms.map(|room| if known.contains(&room) { room } else { name.to_owned() }));
     }
     used.remove(krate);
-    used.extend(WATCHED.iter().filter(|name| !names_after(code, name).is_empty()).map(|name| (*name).to_owned()));
+    used.extend(
+        WATCHED.iter().filter(|name| !names_after(code, name).is_empty()).map(|name| (*name).to_owned()),
+    );
     used
 }
 
@@ -171,7 +180,9 @@ fn every_room_is_in_the_table_and_has_a_door() {
                 wrong.push(format!("`{krate}/{name}` is not in ARCHITECTURE.md"));
             }
             let door = if path.is_dir() { path.join("mod.rs") } else { path.clone() };
-            if is_source && !fs::read_to_string(&door).is_ok_and(|text| text.starts_with("//!") || is_included(&text)) {
+            if is_source
+                && !fs::read_to_string(&door).is_ok_and(|text| text.starts_with("//!") || is_included(&text))
+            {
                 wrong.push(format!("{} does not say what it is for", door.display()));
             }
         }
@@ -202,7 +213,8 @@ fn files_stay_readable() {
 
 #[test]
 fn the_scanner_sees_every_form_of_a_use() {
-    let code = "use crate::{\n    a::{b, c},\n    d,\n};\nuse crate::e::F;\nlet x = crate::g::h();\nuse shared::i;";
+    let code =
+        "use crate::{\n    a::{b, c},\n    d,\n};\nuse crate::e::F;\nlet x = crate::g::h();\nuse shared::i;";
     let names = names_after(code, "crate");
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "d", "e", "g"]);
     assert_eq!(names_after(code, "shared").into_iter().collect::<Vec<_>>(), ["i"]);

@@ -43,7 +43,7 @@ const CURSOR_CHECK: Duration = Duration::from_secs(5);
 /// When it cannot start: a port is taken, Redis or Postgres do not answer, or a file cannot be opened.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init_tracing(config.log_format == LogFormat::Json);
-    let numbers = telemetry::install_metrics();
+    let numbers = telemetry::install_metrics().context("cannot count")?;
     let public = listen(config.listen).await?;
     let health = listen(config.health_listen).await?;
     let app = App::build(config, numbers).await?;

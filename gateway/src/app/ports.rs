@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 use persister::PersisterConfig;
 use shared::{
     broker::{
-        Broker, Limits,
+        Broker,
         memory::{Memory, MemoryBroker},
-        redis::{RedisBroker, RedisConfig},
+        redis::{RedisBroker, RedisConfig, metric},
+        sequence::Limits,
     },
     domain::Partition,
     log::{Log, memory::MemoryLog},
@@ -41,7 +42,7 @@ pub struct Ports {
 struct Inside {
     log: Arc<dyn Log>,
     stop: CancellationToken,
-    task: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    task: Mutex<Option<tokio::task::JoinHandle<bool>>>,
 }
 
 impl Ports {
@@ -61,27 +62,26 @@ impl Ports {
             log: Arc::clone(&inside.log),
             store: Arc::clone(&self.store),
             publisher: Arc::new(publisher),
-            config: PersisterConfig::inside(),
+            config: PersisterConfig { drain_on_stop: true, ..PersisterConfig::new("standalone") },
         };
         *inside.task.lock() = Some(tracker.spawn(persister::run(parts, inside.stop.clone())));
     }
 
-    /// Lets the persister finish what is in the log. When it has, the next run goes on with the same numbers.
+    /// Lets the persister finish what is in the log; nothing may be published any more. When it has, the next run goes on
+    /// with the same numbers.
     pub async fn stop_persister(&self) {
         let Some(inside) = &self.persister else { return };
         inside.stop.cancel();
         let task = inside.task.lock().take();
-        if let Some(task) = task
-            && task.await.is_err()
-        {
-            return tracing::error!("the persister has failed: the next start opens new epochs");
+        let drained = match task {
+            Some(task) => task.await.unwrap_or(false),
+            None => false,
+        };
+        if !drained {
+            return tracing::warn!("the log was not drained: the next start opens new epochs");
         }
         let partitions: Vec<Partition> = Partition::all(self.broker.partitions()).collect();
-        let is_empty = match inside.log.backlog().await {
-            Ok(backlog) => backlog.iter().all(|partition| partition.entries == 0),
-            Err(_) => false,
-        };
-        if is_empty && let Err(error) = self.store.mark_clean(&partitions).await {
+        if let Err(error) = self.store.mark_clean(&partitions).await {
             tracing::warn!(%error, "the clean stop could not be noted: the next start opens new epochs");
         }
     }
@@ -113,6 +113,7 @@ async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow
     let store = PostgresStore::connect(database_url).await.context("cannot use DATABASE_URL")?;
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
+    metric::describe();
     let probe = Duration::from_secs(config.probe_seconds);
     let redis = RedisConfig {
         partitions,
@@ -123,8 +124,8 @@ async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow
         ..RedisConfig::new(redis_url)
     };
     Ok(Ports {
-        broker: Arc::new(RedisBroker::connect(&redis).context("cannot use REDIS_URL")?),
         presence: Arc::new(RedisPresence::new(&redis).context("cannot use REDIS_URL")?),
+        broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
         store,
         persister: None,
     })

@@ -70,7 +70,8 @@ pub enum Publication {
     /// It is in the log.
     Accepted(Accepted),
     /// The partition has no epoch that was issued for the server run that this connection is attached to: nothing
-    /// happened. Someone must [`Broker::seed`] it with a new epoch from the store.
+    /// happened. Someone must [`Broker::seed`] it with a new epoch from the store. Also when numbers of a later epoch are
+    /// known; then the partition was closed.
     NeedsEpoch,
     /// The conversation was not published to in this epoch: nothing happened. Try again with `seed`.
     NeedsSeed,
@@ -156,7 +157,7 @@ pub trait Broker: Send + Sync + 'static {
     /// How many partitions there are; the same on every process of a deployment.
     fn partitions(&self) -> u16;
 
-    /// Publishes atomically: fence → dedupe → backlog limit → time → seq → log → hot tail → channel.
+    /// Publishes atomically: fence → dedupe → seed and check → backlog limit → time → seq → hot tail → log → channel.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the outcome is unknown.
@@ -165,7 +166,9 @@ pub trait Broker: Send + Sync + 'static {
     /// The epoch of the partition, if it was issued for the server run that this connection is attached to.
     async fn epoch(&self, partition: Partition) -> Result<Option<Epoch>, BrokerError>;
 
-    /// Opens the partition with a new epoch for the server run that this connection is attached to.
+    /// Opens the partition with a new epoch for the server run that this connection is attached to. An epoch is for one
+    /// call only, whatever comes of it: tried again, it could open a server that knows nothing of the first time.
+    ///
     /// False when the partition has this or a higher epoch already; then nothing is changed.
     async fn seed(&self, partition: Partition, epoch: Epoch) -> Result<bool, BrokerError>;
 

@@ -204,25 +204,63 @@ impl Recent {
         let mut complete = true;
         let mut last = after;
         for message in messages {
-            match message {
-                Some(message) => {
-                    let is_next = if whole.is_empty() { message.prev <= last } else { message.prev == last };
-                    if !is_next {
-                        whole.clear();
-                        complete = false;
-                    }
-                    last = message.seq;
-                    whole.push(message);
-                }
-                None => {
-                    whole.clear();
-                    complete = false;
-                }
+            let is_next = |message: &Message| {
+                if whole.is_empty() { message.prev <= last } else { message.prev == last }
+            };
+            if !message.as_ref().is_some_and(is_next) {
+                whole.clear();
+                complete = false;
+            }
+            if let Some(message) = message {
+                last = message.seq;
+                whole.push(message);
             }
         }
         if whole.is_empty() {
             complete = complete && top.is_some_and(|top| top <= after);
         }
         Self { messages: whole, complete, top }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Body, MessageKind, UserId};
+
+    /// The entries of a tail, each by its seq and the one before; `None` cannot be read.
+    fn join(entries: &[Option<(u64, u64)>], after: u64, top: Option<u64>) -> (Vec<u64>, bool) {
+        let message = |(seq, prev)| Message {
+            id: MessageId(uuid::Uuid::from_u128(u128::from(seq))),
+            conversation: ConversationId::parse("a").unwrap(),
+            seq: Seq(seq),
+            prev: Seq(prev),
+            time: 0,
+            sender: UserId::parse("alice").unwrap(),
+            client_id: None,
+            kind: MessageKind::TEXT,
+            body: Body::from_json("{}"),
+        };
+        let messages = entries.iter().map(|entry| entry.map(message));
+        let recent = Recent::join(messages, Seq(after), top.map(Seq));
+        (recent.messages.iter().map(|message| message.seq.0).collect(), recent.complete)
+    }
+
+    #[test]
+    fn a_tail_is_whole_only_without_a_hole() {
+        assert_eq!(join(&[Some((6, 5)), Some((9, 6))], 5, Some(9)), (vec![6, 9], true));
+        // The position asked for need not be one that was given out.
+        assert_eq!(join(&[Some((9, 4))], 5, Some(9)), (vec![9], true));
+        assert_eq!(join(&[Some((7, 6)), Some((8, 7))], 5, Some(8)), (vec![7, 8], false));
+        assert_eq!(join(&[Some((6, 5)), Some((8, 7)), Some((9, 8))], 5, Some(9)), (vec![8, 9], false));
+        assert_eq!(join(&[Some((6, 5)), None, Some((8, 7))], 5, Some(8)), (vec![8], false));
+        assert_eq!(join(&[Some((6, 5)), None], 5, Some(7)), (vec![], false));
+    }
+
+    #[test]
+    fn an_empty_tail_is_whole_where_nothing_came_after() {
+        assert_eq!(join(&[], 5, Some(5)), (vec![], true));
+        assert_eq!(join(&[], 5, Some(6)), (vec![], false));
+        assert_eq!(join(&[], 0, None), (vec![], false));
     }
 }

@@ -3,6 +3,12 @@
 //! May use: domain, log entries; tokio-postgres in `postgres/` alone, rusqlite in `sqlite/` alone. Deliberately absent: Redis.
 //! Two implementations, [`postgres`] and [`sqlite`]; `tests/store.rs` runs one suite against both.
 
+mod commit;
+mod migration;
+pub mod postgres;
+mod row;
+pub mod sqlite;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -148,6 +154,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// A session that can own partitions and write their messages. `name` names the persister among others.
     async fn writer(&self, name: &str) -> Result<Box<dyn Writer>, StoreError>;
+
+    /// Up to where each partition is committed; for whoever may have missed a notice. A partition of which nothing was
+    /// ever committed is not in it.
+    async fn cursors(&self) -> Result<Vec<(Partition, LogPosition)>, StoreError>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -1,5 +1,5 @@
 //! What the suites of the ports broker, log and presence share: both implementations, and something to say.
-#![allow(dead_code, reason = "each suite uses a part of it")]
+#![expect(dead_code, reason = "each suite uses a part of it")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,17 +1,26 @@
 //! The command connection, and which run of which server it is attached to.
 //!
-//! A publish is fenced by the server's run id, which is new whenever a Redis server starts and differs from server to
-//! server. A connection and the run id that was read over it are one immutable value, [`Attached`]: a TCP connection
-//! ends with the process at its other end, so whatever is sent over this one is answered by the very run that was
-//! asked for its id, or not at all. Nothing here ever reconnects beneath that value. A client that does so silently
-//! would go on naming the old run to a server that may have lost data, and the fence, which compares that name with
-//! the one in the data, would let it pass. When a connection breaks, requests in flight fail, and only after the run
-//! id was read over a new connection does the next request go out.
+//! A publish is fenced by the server run that the partition was opened for. A run ends when the process ends, and also
+//! when a primary becomes a replica, since it then takes over another server's data; so its name is the process's
+//! `run_id` with the replication id, which is new after each promotion. (It is also new when a server gets its first
+//! replica, or has had none for an hour. Then partitions get an epoch that they did not need, which harms nobody.)
+//!
+//! A connection and the run that was asked for over it are one immutable value, [`Attached`]: a TCP connection ends with
+//! the process at its other end, so whatever is sent over this one is answered by the very process that was asked, or
+//! not at all. Nothing here ever reconnects beneath that value. A client that does so silently would go on naming
+//! the old run to a server that may have lost data, and the fence, which compares that name with the one in the data,
+//! would let it pass. When a connection breaks, requests in flight fail, and only after the run was asked for over a new
+//! connection does the next request go out.
+//!
+//! A demotion does not break connections by itself (Sentinel does it), so every [`CONFIRM_INTERVAL`], and before a
+//! partition is opened, the run is asked for again. What remains is a primary that is demoted, loses messages, and is
+//! promoted again, all within one interval and without a write in between, which would be refused.
 //!
 //! So Redis must be reached directly or through a proxy that gives each client a server connection of its own (HAProxy
 //! does); one that shares server connections would break the rule.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +35,7 @@ use redis::{
     aio::{AsyncPushSender, MultiplexedConnection, SendError},
     io::tcp::TcpSettings,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{RedisConfig, metric};
@@ -34,6 +43,8 @@ use crate::broker::BrokerError;
 
 /// Longest wait for a TCP connection and its greeting.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the run at the other end is asked for again.
+const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
 /// Pauses between two attempts to connect, in milliseconds; each is drawn from half to the whole of its length.
 const BACKOFF_MS_MIN: u64 = 50;
 const BACKOFF_MS_MAX: u64 = 2_000;
@@ -121,16 +132,48 @@ impl Commands {
         &self,
         request: impl AsyncFnOnce(&mut MultiplexedConnection, &str) -> RedisResult<T>,
     ) -> Result<T, BrokerError> {
-        let attached = self.attached.borrow().clone();
-        let attached =
-            attached.ok_or_else(|| BrokerError::Unavailable("not connected to Redis".to_owned()))?;
-        let result = request(&mut attached.connection.clone(), &attached.run).await;
-        if let Err(error) = &result
-            && is_lost(error)
-        {
-            detach(&self.attached, attached.generation);
-        }
-        Ok(result?)
+        run_on(&self.attached, request).await
+    }
+}
+
+async fn run_on<T>(
+    slot: &Slot,
+    request: impl AsyncFnOnce(&mut MultiplexedConnection, &str) -> RedisResult<T>,
+) -> Result<T, BrokerError> {
+    let attached = slot.borrow().clone();
+    let attached = attached.ok_or_else(|| BrokerError::Unavailable("not connected to Redis".to_owned()))?;
+    let result = request(&mut attached.connection.clone(), &attached.run).await;
+    if let Err(error) = &result
+        && is_lost(error)
+    {
+        detach(slot, attached.generation);
+    }
+    Ok(result?)
+}
+
+/// Makes sure that the server at the other end is still in the run that it was in.
+///
+/// # Errors
+/// When it is not; the connection is then of no use any more.
+pub(crate) async fn confirm(connection: &mut MultiplexedConnection, run: &str) -> RedisResult<()> {
+    if ask_run(connection).await? == run {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server was demoted or promoted").into())
+    }
+}
+
+/// The run of the server at the other end.
+///
+/// # Errors
+/// When it is a replica: nothing can be published there.
+async fn ask_run(connection: &mut MultiplexedConnection) -> RedisResult<String> {
+    let info: String = redis::cmd("INFO").arg(&["server", "replication"]).query_async(connection).await?;
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    match (field("run_id"), field("master_replid"), field("role")) {
+        (Some(run), Some(replication), Some("master")) => Ok(format!("{run}:{replication}")),
+        (_, _, Some("slave")) => Err(io::Error::other("the server is a replica").into()),
+        _ => Err((ErrorKind::UnexpectedReturnType, "INFO names no run").into()),
     }
 }
 
@@ -181,8 +224,10 @@ impl Keeper {
     async fn keep(self) {
         let mut watched = self.attached.subscribe();
         loop {
-            // The sender is a field of this very value, so it is still there.
-            let _ = watched.wait_for(Option::is_none).await;
+            while timeout(CONFIRM_INTERVAL, watched.wait_for(Option::is_none)).await.is_err() {
+                // An error has dropped the connection already.
+                let _ = run_on(&self.attached, async |connection, run| confirm(connection, run).await).await;
+            }
             metric::reconnects("command");
             let mut backoff = Backoff::default();
             loop {
@@ -200,9 +245,7 @@ impl Keeper {
         let end = EndOf { slot: Arc::clone(&self.attached), generation };
         let settings = timeouts(self.response_timeout).set_push_sender(end);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&settings).await?;
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let run = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-        let run = run.ok_or((ErrorKind::UnexpectedReturnType, "INFO server has no run_id"))?.to_owned();
+        let run = ask_run(&mut connection).await?;
         tracing::info!(run, "attached to Redis");
         self.attached.send_replace(Some(Arc::new(Attached { connection, run, generation })));
         Ok(())

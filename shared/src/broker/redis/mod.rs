@@ -239,7 +239,12 @@ impl Broker for RedisBroker {
             .run(async |connection, run| {
                 let (epoch, opened_for): (Option<u32>, Option<String>) =
                     redis::cmd("HMGET").arg(&key).arg("e").arg("run").query_async(connection).await?;
-                Ok(epoch.filter(|_| opened_for.as_deref() == Some(run)).map(Epoch))
+                let epoch = epoch.filter(|_| opened_for.as_deref() == Some(run)).map(Epoch);
+                if epoch.is_none() {
+                    // Whoever hears that it is closed will open it, and must not do so in the name of a past run.
+                    connection::confirm(connection, run).await?;
+                }
+                Ok(epoch)
             })
             .await
     }
@@ -247,7 +252,12 @@ impl Broker for RedisBroker {
     async fn seed(&self, partition: Partition, epoch: Epoch) -> Result<bool, BrokerError> {
         let mut call = self.seed.prepare_invoke();
         call.key(self.keys.epoch(partition)).arg(epoch.0);
-        self.commands.run(async move |connection, run| call.arg(run).invoke_async(connection).await).await
+        self.commands
+            .run(async move |connection, run| {
+                connection::confirm(connection, run).await?;
+                call.arg(run).invoke_async(connection).await
+            })
+            .await
     }
 
     async fn signal(&self, conversation: &ConversationId, record: Bytes) -> Result<(), BrokerError> {

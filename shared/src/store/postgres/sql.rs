@@ -1,0 +1,93 @@
+//! Every statement that Postgres is sent.
+
+/// Sets up a session that owns partitions. The server ends it when it says nothing for so long, in a transaction or
+/// not, since its partitions must go on without it; `synchronous_commit` because what is committed is then trimmed.
+pub(super) const WRITER_SETTINGS: &str = "SET idle_session_timeout = '8s'; \
+     SET idle_in_transaction_session_timeout = '8s'; \
+     SET statement_timeout = '20s'; \
+     SET synchronous_commit = on";
+
+/// Sets up a session that claims an epoch. An epoch that was issued must never be issued again, so it has to be durable.
+pub(super) const CLAIM_SETTINGS: &str = "SET idle_session_timeout = '10s'; \
+     SET lock_timeout = '10s'; \
+     SET synchronous_commit = on";
+
+/// A process waits this long for another that migrates.
+pub(super) const MIGRATION_SETTINGS: &str = "SET lock_timeout = '10min'; \
+     SET client_min_messages = warning";
+
+pub(super) const MIGRATION_TABLE: &str = "CREATE TABLE IF NOT EXISTS starling_migrations (\
+         version bigint PRIMARY KEY, \
+         checksum text NOT NULL, \
+         applied_at timestamptz NOT NULL DEFAULT now())";
+pub(super) const MIGRATIONS: &str = "SELECT version, checksum FROM starling_migrations ORDER BY version";
+pub(super) const MIGRATION_INSERT: &str =
+    "INSERT INTO starling_migrations (version, checksum) VALUES ($1, $2)";
+pub(super) const INSTALLATION_INSERT: &str =
+    "INSERT INTO installation (id) VALUES ($1) ON CONFLICT DO NOTHING";
+
+pub(super) const LOCK: &str = "SELECT pg_advisory_lock($1, $2)";
+pub(super) const LOCK_SHARED: &str = "SELECT pg_advisory_lock_shared($1, $2)";
+pub(super) const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+pub(super) const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
+/// How many sessions of this database hold a lock of class $1. `objsubid` 2 means a key of two parts.
+pub(super) const HOLDERS: &str = "SELECT count(DISTINCT pid) FROM pg_locks \
+     WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid::bigint = $1::int \
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+pub(super) const INSTALLATION: &str = "SELECT id FROM installation";
+pub(super) const FIX_PARTITIONS: &str =
+    "UPDATE installation SET partitions = coalesce(partitions, $1) RETURNING partitions";
+
+pub(super) const LAST_SEQ: &str =
+    "SELECT seq FROM messages WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1";
+pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+     FROM messages WHERE id = $1";
+pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+     FROM messages WHERE conversation_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq LIMIT $4";
+pub(super) const MESSAGES_BACKWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+     FROM messages WHERE conversation_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
+
+/// Issues an epoch: the first, the one after the last, or the last once more if it was marked as clean.
+pub(super) const CLAIM: &str = "INSERT INTO partition_epoch AS p (partition, epoch, clean) VALUES ($1, 0, false) \
+     ON CONFLICT (partition) DO UPDATE \
+         SET epoch = CASE WHEN p.clean THEN p.epoch ELSE p.epoch + 1 END, clean = false \
+     RETURNING epoch";
+pub(super) const MARK_CLEAN: &str = "UPDATE partition_epoch SET clean = true WHERE partition = ANY ($1)";
+
+pub(super) const MEMBERSHIP: &str = "SELECT c.version, m.role FROM conversations c \
+     LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = $2 WHERE c.id = $1";
+/// Makes a conversation and its members, or neither; says how many conversations were made.
+pub(super) const CREATE: &str = "WITH made AS (\
+         INSERT INTO conversations (id, kind, name, version, created_ms) VALUES ($1, $2, $3, 1, $4) \
+         ON CONFLICT DO NOTHING RETURNING id), \
+     joined AS (\
+         INSERT INTO members (conversation_id, user_id, role) \
+         SELECT made.id, u.user_id, u.role FROM made, UNNEST($5::text[], $6::text[]) AS u (user_id, role)) \
+     SELECT count(*) FROM made";
+pub(super) const CONVERSATION: &str = "SELECT c.kind, c.name, c.created_ms, m.user_id, m.role \
+     FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id WHERE c.id = $1 ORDER BY m.user_id";
+
+pub(super) const CURSOR: &str = "SELECT partition, epoch, ms, n FROM persister_cursor WHERE partition = $1";
+pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
+/// Moves cursors forward, never back.
+pub(super) const MOVE_CURSORS: &str = "INSERT INTO persister_cursor AS c (partition, epoch, ms, n) \
+     SELECT DISTINCT ON (g.partition) g.partition, g.epoch, g.ms, g.n \
+     FROM UNNEST($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) AS g (partition, epoch, ms, n) \
+     ORDER BY g.partition, g.epoch DESC, g.ms DESC, g.n DESC \
+     ON CONFLICT (partition) DO UPDATE SET epoch = excluded.epoch, ms = excluded.ms, n = excluded.n \
+     WHERE (c.epoch, c.ms, c.n) < (excluded.epoch, excluded.ms, excluded.n)";
+
+pub(super) const INSERT: &str = "INSERT INTO messages \
+         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body) \
+     SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bigint[], $6::text[], \
+                          $7::text[], $8::text[], $9::bytea[]) \
+     ON CONFLICT DO NOTHING";
+/// For each message given: the id of the row at its place, and whether it has a row anywhere.
+pub(super) const FIND: &str = "SELECT here.id, own.id IS NOT NULL \
+     FROM UNNEST($1::text[], $2::bigint[], $3::uuid[]) WITH ORDINALITY AS g (conversation_id, seq, id, place) \
+     LEFT JOIN messages here ON here.conversation_id = g.conversation_id AND here.seq = g.seq \
+     LEFT JOIN messages own ON own.id = g.id \
+     ORDER BY g.place";
+
+pub(super) const PING: &str = "SELECT 1";

@@ -1,0 +1,222 @@
+//! The session that owns partitions and writes their messages.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+use futures_util::future::try_join;
+use tokio_postgres::{Config, Error, Statement, Transaction};
+use uuid::Uuid;
+
+use super::{
+    LogPosition, StoreError, read_cursor,
+    session::{LockClass, NO_PARTITION, Session, answer},
+    sql, unsigned,
+};
+use crate::{
+    domain::{Message, MessageId, Partition},
+    store::{
+        Committed, Writer,
+        commit::{Found, classify, void_of},
+        row::{CursorRow, MessageRow},
+    },
+};
+
+/// The statements of a commit, prepared once.
+struct Statements {
+    insert: Statement,
+    find: Statement,
+    move_cursors: Statement,
+    holders: Statement,
+}
+
+pub(super) struct PostgresWriter {
+    session: Session,
+    statements: Statements,
+    /// Postgres counts how often a session has taken a lock; taking it once keeps one unlock enough.
+    held: HashSet<Partition>,
+}
+
+impl PostgresWriter {
+    pub async fn open(config: &Config, name: &str) -> Result<Self, StoreError> {
+        let mut config = config.clone();
+        config.application_name(format!("starling-persister-{name}"));
+        let session = Session::open(&config, sql::WRITER_SETTINGS).await?;
+        session.lock_shared(LockClass::Writer, NO_PARTITION).await?;
+        let statements = Statements {
+            insert: answer(session.client.prepare(sql::INSERT)).await?,
+            find: answer(session.client.prepare(sql::FIND)).await?,
+            move_cursors: answer(session.client.prepare(sql::MOVE_CURSORS)).await?,
+            holders: answer(session.client.prepare(sql::HOLDERS)).await?,
+        };
+        Ok(Self { session, statements, held: HashSet::new() })
+    }
+
+    /// Calls a function of one lock's key that says yes or no.
+    async fn ask_lock(&self, sql: &str, partition: Partition) -> Result<bool, StoreError> {
+        let class = LockClass::Partition as i32;
+        let row = answer(self.session.client.query_one(sql, &[&class, &i32::from(partition.0)])).await?;
+        Ok(row.get(0))
+    }
+}
+
+#[async_trait]
+impl Writer for PostgresWriter {
+    async fn beat(&mut self) -> Result<u32, StoreError> {
+        let class = LockClass::Writer as i32;
+        let row = answer(self.session.client.query_one(&self.statements.holders, &[&class])).await?;
+        unsigned(row.get(0))
+    }
+
+    async fn lock(&mut self, partition: Partition) -> Result<bool, StoreError> {
+        if self.held.contains(&partition) {
+            return Ok(true);
+        }
+        let is_ours = self.ask_lock(sql::TRY_LOCK, partition).await?;
+        if is_ours {
+            self.held.insert(partition);
+        }
+        Ok(is_ours)
+    }
+
+    async fn unlock(&mut self, partition: Partition) -> Result<(), StoreError> {
+        if self.held.remove(&partition) {
+            self.ask_lock(sql::UNLOCK, partition).await?;
+        }
+        Ok(())
+    }
+
+    async fn cursor(&mut self, partition: Partition) -> Result<Option<LogPosition>, StoreError> {
+        let row = answer(self.session.client.query_opt(sql::CURSOR, &[&i32::from(partition.0)])).await?;
+        row.map(|row| read_cursor(&row).map(|(_, position)| position)).transpose()
+    }
+
+    async fn commit(
+        &mut self,
+        messages: &[Message],
+        cursors: &[(Partition, LogPosition)],
+    ) -> Result<Committed, StoreError> {
+        let rows = MessageColumns::of(messages)?;
+        let cursors = CursorColumns::of(cursors)?;
+        let transaction = answer(self.session.client.transaction()).await?;
+        // The insertion comes first: of two errors it is the one that says why.
+        let written = try_join(
+            rows.insert(&transaction, &self.statements.insert),
+            cursors.write(&transaction, &self.statements.move_cursors),
+        );
+        let (inserted, _) = answer(written).await?;
+        let committed = if inserted == messages.len() as u64 {
+            Committed { inserted, ..Committed::default() }
+        } else {
+            let found = answer(rows.find(&transaction, &self.statements.find)).await?;
+            let (committed, voids) = classify(messages, &found, inserted)?;
+            let voids = MessageColumns::of(&voids)?;
+            answer(voids.insert(&transaction, &self.statements.insert)).await?;
+            committed
+        };
+        answer(transaction.commit()).await?;
+        Ok(committed)
+    }
+
+    async fn void(&mut self, message: &Message) -> Result<(), StoreError> {
+        let void = [void_of(message)];
+        let rows = MessageColumns::of(&void)?;
+        let transaction = answer(self.session.client.transaction()).await?;
+        answer(rows.insert(&transaction, &self.statements.insert)).await?;
+        answer(transaction.commit()).await
+    }
+}
+
+/// Messages as arrays, one for each column: one statement serves a batch of any size.
+#[derive(Default)]
+struct MessageColumns<'a> {
+    conversations: Vec<&'a str>,
+    seqs: Vec<i64>,
+    prevs: Vec<i64>,
+    ids: Vec<Uuid>,
+    times: Vec<i64>,
+    senders: Vec<&'a str>,
+    client_ids: Vec<Option<&'a str>>,
+    kinds: Vec<&'a str>,
+    bodies: Vec<&'a [u8]>,
+}
+
+impl<'a> MessageColumns<'a> {
+    fn of(messages: &'a [Message]) -> Result<Self, StoreError> {
+        let mut columns = Self::default();
+        for message in messages {
+            let row = MessageRow::of(message)?;
+            columns.conversations.push(row.conversation);
+            columns.seqs.push(row.seq);
+            columns.prevs.push(row.prev);
+            columns.ids.push(row.id);
+            columns.times.push(row.time);
+            columns.senders.push(row.sender);
+            columns.client_ids.push(row.client_id);
+            columns.kinds.push(row.kind);
+            columns.bodies.push(row.body);
+        }
+        Ok(columns)
+    }
+
+    /// Inserts those that nothing keeps out, and returns how many.
+    async fn insert(&self, transaction: &Transaction<'_>, statement: &Statement) -> Result<u64, Error> {
+        if self.ids.is_empty() {
+            return Ok(0);
+        }
+        transaction
+            .execute(
+                statement,
+                &[
+                    &self.conversations,
+                    &self.seqs,
+                    &self.prevs,
+                    &self.ids,
+                    &self.times,
+                    &self.senders,
+                    &self.client_ids,
+                    &self.kinds,
+                    &self.bodies,
+                ],
+            )
+            .await
+    }
+
+    async fn find(&self, transaction: &Transaction<'_>, statement: &Statement) -> Result<Vec<Found>, Error> {
+        let rows = transaction.query(statement, &[&self.conversations, &self.seqs, &self.ids]).await?;
+        let read = |row: &tokio_postgres::Row| {
+            let here: Option<Uuid> = row.get(0);
+            Found { here: here.map(MessageId), stored: row.get(1) }
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+}
+
+/// Cursors as arrays, one for each column.
+#[derive(Default)]
+struct CursorColumns {
+    partitions: Vec<i32>,
+    epochs: Vec<i64>,
+    ms: Vec<i64>,
+    ns: Vec<i64>,
+}
+
+impl CursorColumns {
+    fn of(cursors: &[(Partition, LogPosition)]) -> Result<Self, StoreError> {
+        let mut columns = Self::default();
+        for (partition, position) in cursors {
+            let row = CursorRow::of(*partition, *position)?;
+            columns.partitions.push(row.partition);
+            columns.epochs.push(row.epoch);
+            columns.ms.push(row.ms);
+            columns.ns.push(row.n);
+        }
+        Ok(columns)
+    }
+
+    async fn write(&self, transaction: &Transaction<'_>, statement: &Statement) -> Result<u64, Error> {
+        if self.partitions.is_empty() {
+            return Ok(0);
+        }
+        transaction.execute(statement, &[&self.partitions, &self.epochs, &self.ms, &self.ns]).await
+    }
+}

@@ -1,0 +1,53 @@
+//! Every statement that SQLite is given.
+
+pub(super) const MIGRATION_TABLE: &str = "CREATE TABLE IF NOT EXISTS starling_migrations (version INTEGER PRIMARY KEY, checksum TEXT NOT NULL) STRICT";
+pub(super) const MIGRATIONS: &str = "SELECT version, checksum FROM starling_migrations ORDER BY version";
+pub(super) const MIGRATION_INSERT: &str =
+    "INSERT INTO starling_migrations (version, checksum) VALUES (?1, ?2)";
+pub(super) const INSTALLATION_INSERT: &str =
+    "INSERT INTO installation (id) VALUES (?1) ON CONFLICT DO NOTHING";
+
+pub(super) const INSTALLATION: &str = "SELECT id FROM installation";
+pub(super) const FIX_PARTITIONS: &str =
+    "UPDATE installation SET partitions = coalesce(partitions, ?1) RETURNING partitions";
+
+pub(super) const LAST_SEQ: &str =
+    "SELECT seq FROM messages WHERE conversation_id = ?1 ORDER BY seq DESC LIMIT 1";
+pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+     FROM messages WHERE id = ?1";
+pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+     FROM messages WHERE conversation_id = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq LIMIT ?4";
+pub(super) const MESSAGES_BACKWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+     FROM messages WHERE conversation_id = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4";
+
+/// Issues an epoch: the first, the one after the last, or the last once more if it was marked as clean.
+pub(super) const CLAIM: &str = "INSERT INTO partition_epoch AS p (partition, epoch, clean) VALUES (?1, 0, 0) \
+     ON CONFLICT (partition) DO UPDATE \
+         SET epoch = CASE WHEN p.clean THEN p.epoch ELSE p.epoch + 1 END, clean = 0 \
+     RETURNING epoch";
+pub(super) const MARK_CLEAN: &str = "UPDATE partition_epoch SET clean = 1 WHERE partition = ?1";
+
+pub(super) const MEMBERSHIP: &str = "SELECT c.version, m.role FROM conversations c \
+     LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
+pub(super) const CREATE: &str = "INSERT INTO conversations (id, kind, name, version, created_ms) \
+     VALUES (?1, ?2, ?3, 1, ?4) ON CONFLICT DO NOTHING";
+pub(super) const JOIN: &str = "INSERT INTO members (conversation_id, user_id, role) VALUES (?1, ?2, ?3)";
+pub(super) const CONVERSATION: &str = "SELECT c.kind, c.name, c.created_ms, m.user_id, m.role \
+     FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id WHERE c.id = ?1 ORDER BY m.user_id";
+
+pub(super) const CURSOR: &str = "SELECT partition, epoch, ms, n FROM persister_cursor WHERE partition = ?1";
+pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
+/// Moves a cursor forward, never back.
+pub(super) const MOVE_CURSOR: &str = "INSERT INTO persister_cursor AS c (partition, epoch, ms, n) \
+     VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT (partition) DO UPDATE SET epoch = excluded.epoch, ms = excluded.ms, n = excluded.n \
+     WHERE (c.epoch, c.ms, c.n) < (excluded.epoch, excluded.ms, excluded.n)";
+
+pub(super) const INSERT: &str = "INSERT INTO messages \
+         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+/// The id of the row at a message's place, and whether the message has a row anywhere.
+pub(super) const FIND: &str = "SELECT (SELECT id FROM messages WHERE conversation_id = ?1 AND seq = ?2), \
+     EXISTS (SELECT 1 FROM messages WHERE id = ?3)";
+
+pub(super) const PING: &str = "SELECT 1";
