@@ -2,7 +2,7 @@
 //!
 //! May use: nothing of this project. Deliberately absent: the names of metrics (each room names its own), and serving them.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -18,7 +18,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Does nothing when the process has a log already.
 pub fn init_tracing(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: in a file or another program's hands they are noise.
+    let colours = std::io::stderr().is_terminal();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     // A second call can only come from a test that starts several parts in one process; the first log serves them all.
     let _ = if json { log.json().try_init() } else { log.try_init() };
 }

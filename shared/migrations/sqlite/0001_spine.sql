@@ -2,7 +2,7 @@
 
 -- One row: which installation this is, and with how many partitions it was made.
 CREATE TABLE installation (
-    one        INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    one        INTEGER PRIMARY KEY CHECK (one = 1),
     id         TEXT    NOT NULL CHECK (length(id) = 8),
     partitions INTEGER CHECK (partitions BETWEEN 1 AND 16384)
 ) STRICT;

@@ -5,7 +5,7 @@ pub(super) const MIGRATIONS: &str = "SELECT version, checksum FROM starling_migr
 pub(super) const MIGRATION_INSERT: &str =
     "INSERT INTO starling_migrations (version, checksum) VALUES (?1, ?2)";
 pub(super) const INSTALLATION_INSERT: &str =
-    "INSERT INTO installation (id) VALUES (?1) ON CONFLICT DO NOTHING";
+    "INSERT INTO installation (one, id) VALUES (1, ?1) ON CONFLICT DO NOTHING";
 
 pub(super) const INSTALLATION: &str = "SELECT id FROM installation";
 pub(super) const FIX_PARTITIONS: &str =
