@@ -279,8 +279,12 @@ impl Consumer {
     ) -> Result<(), Trouble> {
         let (partition, entry) = batch.entry(index);
         self.put_aside(partition, &entry, reason).await?;
-        session.writer.void(&batch.messages[index]).await?;
-        metrics::voided(1);
+        match session.writer.void(&batch.messages[index]).await {
+            Ok(()) => metrics::voided(1),
+            // The place itself is what cannot be stored. To try for ever would keep everything behind it from being stored.
+            Err(StoreError::Rejected(reason)) => tracing::error!(reason, "its place stays empty"),
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 

@@ -18,10 +18,9 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Does nothing when the process has a log already.
 pub fn init_tracing(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Colours are for people: in a file or another program's hands they are noise.
-    let colours = std::io::stderr().is_terminal();
+    let is_terminal = std::io::stderr().is_terminal();
     let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
     // A second call can only come from a test that starts several parts in one process; the first log serves them all.
     let _ = if json { log.json().try_init() } else { log.try_init() };
 }

@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,6 +33,7 @@ const STAMP_INTERVAL: Duration = Duration::from_secs(1);
 /// The log over one Redis server.
 pub struct RedisLog {
     config: RedisConfig,
+    keys: Arc<Keys>,
     pool: deadpool_redis::Pool,
 }
 
@@ -42,11 +44,7 @@ impl RedisLog {
     /// When the URL is none.
     pub fn new(config: RedisConfig) -> Result<Self, BrokerError> {
         let pool = config.pool()?;
-        Ok(Self { config, pool })
-    }
-
-    fn keys(&self) -> Keys {
-        Keys::new(self.config.partitions)
+        Ok(Self { keys: Arc::new(Keys::new(config.partitions)), config, pool })
     }
 }
 
@@ -60,7 +58,7 @@ impl Log for RedisLog {
         let mut reader = RedisReader {
             client: connection::client(&self.config.url)?,
             response_timeout: self.config.response_timeout,
-            keys: self.keys(),
+            keys: Arc::clone(&self.keys),
             trim: Script::new(include_str!("trim.lua")),
             connection: None,
             places: BTreeMap::new(),
@@ -71,10 +69,9 @@ impl Log for RedisLog {
     }
 
     async fn notify_stored(&self, notices: &[(Partition, LogPosition)]) -> Result<(), BrokerError> {
-        let keys = self.keys();
         let mut request = redis::pipe();
         for &(partition, position) in notices {
-            request.cmd("SPUBLISH").arg(keys.stored(partition)).arg(notice(position)).ignore();
+            request.cmd("SPUBLISH").arg(self.keys.stored(partition)).arg(notice(position)).ignore();
         }
         if !notices.is_empty() {
             let () = request.query_async(&mut self.pool.get().await?).await?;
@@ -89,12 +86,7 @@ impl Log for RedisLog {
         reason: &str,
     ) -> Result<(), BrokerError> {
         let mut command = redis::cmd("XADD");
-        command
-            .arg(self.keys().dead_letters(partition))
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(DEAD_LETTERS_MAX)
-            .arg("*");
+        command.arg(self.keys.dead_letters(partition)).arg("MAXLEN").arg("~").arg(DEAD_LETTERS_MAX).arg("*");
         command.arg("reason").arg(reason).arg("entry").arg(entry.position.entry.to_string());
         match &entry.content {
             Ok(message) => {
@@ -113,10 +105,9 @@ impl Log for RedisLog {
     }
 
     async fn backlog(&self) -> Result<Vec<Backlog>, BrokerError> {
-        let keys = self.keys();
         let mut request = redis::pipe();
         for partition in Partition::all(self.config.partitions) {
-            let log = keys.log(partition);
+            let log = self.keys.log(partition);
             request.cmd("XLEN").arg(&log);
             request.cmd("XRANGE").arg(&log).arg("-").arg("+").arg("COUNT").arg(1);
         }
@@ -165,7 +156,7 @@ struct Place {
 struct RedisReader {
     client: redis::Client,
     response_timeout: Duration,
-    keys: Keys,
+    keys: Arc<Keys>,
     trim: Script,
     /// A blocking read keeps it busy, so nobody else uses it.
     connection: Option<MultiplexedConnection>,

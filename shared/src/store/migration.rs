@@ -15,7 +15,10 @@ pub(super) struct Migration {
 impl Migration {
     /// Recognises the text that was run.
     pub fn checksum(&self) -> String {
-        Sha256::digest(self.sql).iter().map(|byte| format!("{byte:02x}")).collect()
+        let digest = Sha256::digest(self.sql);
+        let (high, low) = digest.split_at(16);
+        let number = |half: &[u8]| u128::from_be_bytes(half.try_into().expect("half of 32 bytes"));
+        format!("{:032x}{:032x}", number(high), number(low))
     }
 }
 

@@ -90,7 +90,8 @@ pub struct HistoryRange {
     pub direction: Direction,
 }
 
-/// The right to seed one partition, held until it is dropped.
+/// The right to seed one partition, held until it is dropped. A process that hangs loses it after some seconds: then
+/// another claim may get the next epoch, and the seeding of this one comes too late to do anything.
 pub struct EpochClaim {
     /// The epoch that was issued: no other claim has it or ever gets it, except after a clean stop (see [`Store::claim_epoch`]).
     pub epoch: Epoch,

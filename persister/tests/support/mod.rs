@@ -1,0 +1,232 @@
+//! A log in memory, a store in a file, and a persister between them.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use persister::{Parts, PersisterConfig};
+use shared::{
+    broker::{
+        Accepted, Broker, BrokerError, Inbound, LogPosition,
+        memory::{Memory, MemoryBroker},
+        sequence::Limits,
+    },
+    domain::{
+        Body, ClientMessageId, ConversationId, Direction, Message, MessageId, MessageKind, NodeId, Partition,
+        Seq, UserId,
+    },
+    log::{Backlog, Log, LogBatch, LogEntry, LogReader, Trimmed, memory::MemoryLog},
+    publisher::Publisher,
+    record::Payload,
+    store::{HistoryRange, Store, sqlite::SqliteStore},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Few, so that a partition is met by more than one conversation.
+pub const PARTITIONS: u16 = 4;
+/// Longest wait for something that must happen; only a failure waits for it.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The conversations that the tests use.
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+pub fn conversation(name: &str) -> ConversationId {
+    ConversationId::parse(name).unwrap()
+}
+
+pub fn partition(name: &str) -> Partition {
+    Partition::of(&conversation(name), PARTITIONS)
+}
+
+/// What alice says as her `n`-th message: the number itself.
+pub fn payload(name: &str, n: usize) -> Payload {
+    let sender = UserId::parse("alice").unwrap();
+    let client_id = ClientMessageId::parse(&format!("m-{n}")).unwrap();
+    Payload {
+        id: MessageId::derived(&conversation(name), &sender, &client_id),
+        sender,
+        client_id: Some(client_id),
+        kind: MessageKind::TEXT,
+        body: Body::from_json(n.to_string()),
+    }
+}
+
+pub fn bodies(messages: &[Message]) -> Vec<String> {
+    messages.iter().map(|message| String::from_utf8(message.body.as_bytes().to_vec()).unwrap()).collect()
+}
+
+pub struct Place {
+    pub memory: Arc<Memory>,
+    pub log: Arc<dyn Log>,
+    pub store: Arc<dyn Store>,
+    pub publisher: Arc<Publisher>,
+    _dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("starling.db")).unwrap());
+        let memory = Memory::new(PARTITIONS, Limits::default());
+        let broker = Arc::new(MemoryBroker::new(Arc::clone(&memory)));
+        let publisher = Arc::new(Publisher::new(broker, Arc::clone(&store)));
+        let log = Arc::new(MemoryLog::new(Arc::clone(&memory)));
+        Self { memory, log, store, publisher, _dir: dir }
+    }
+
+    pub fn parts(&self, config: PersisterConfig, log: Arc<dyn Log>) -> Parts {
+        Parts { log, store: Arc::clone(&self.store), publisher: Arc::clone(&self.publisher), config }
+    }
+
+    pub fn start(&self, name: &str, log: Arc<dyn Log>) -> Running {
+        let shutdown = CancellationToken::new();
+        let parts = self.parts(PersisterConfig::new(name), log);
+        Running { task: tokio::spawn(persister::run(parts, shutdown.clone())), shutdown }
+    }
+
+    pub async fn publish(&self, name: &str, n: usize) -> Accepted {
+        self.publisher.publish(&conversation(name), payload(name, n), false).await.unwrap()
+    }
+
+    pub fn node(&self, name: &str) -> Node {
+        let broker = MemoryBroker::new(Arc::clone(&self.memory));
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let ear = Arc::clone(&heard);
+        broker.start(&NodeId::parse(name).unwrap(), Arc::new(move |inbound| ear.lock().push(inbound)));
+        Node { _broker: broker, heard }
+    }
+
+    pub async fn history(&self, name: &str) -> Vec<Message> {
+        let range = HistoryRange {
+            conversation: conversation(name),
+            after: Seq(0),
+            before: None,
+            limit: 1_000,
+            direction: Direction::Forward,
+        };
+        self.store.messages(&range).await.unwrap()
+    }
+
+    pub async fn count(&self) -> usize {
+        let mut count = 0;
+        for name in NAMES {
+            count += self.history(name).await.len();
+        }
+        count
+    }
+
+    pub async fn backlog(&self) -> u64 {
+        self.log.backlog().await.unwrap().iter().map(|backlog| backlog.entries).sum()
+    }
+
+    /// Waits until so many messages are stored and nothing is left to do, and makes sure that no more were stored.
+    pub async fn is_stored_and_log_is_empty(&self, messages: usize) {
+        eventually(async || (self.count().await >= messages && self.backlog().await == 0).then_some(()))
+            .await;
+        assert_eq!(self.count().await, messages);
+    }
+}
+
+/// A node that notes what it hears.
+pub struct Node {
+    _broker: MemoryBroker,
+    heard: Arc<Mutex<Vec<Inbound>>>,
+}
+
+impl Node {
+    pub async fn hears(&self, wanted: impl Fn(&Inbound) -> bool) {
+        eventually(async || self.heard.lock().iter().any(&wanted).then_some(())).await;
+    }
+}
+
+pub struct Running {
+    task: JoinHandle<bool>,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    pub async fn stop(self) -> bool {
+        self.shutdown.cancel();
+        self.task.await.unwrap()
+    }
+
+    pub async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// Tries until it comes out as wanted.
+pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let tries = async {
+        loop {
+            if let Some(done) = attempt().await {
+                return done;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, tries).await.expect("it never came out as wanted")
+}
+
+/// A log that notes which partitions its one reader is assigned.
+pub struct Watched {
+    inner: Arc<dyn Log>,
+    assigned: Arc<Mutex<BTreeSet<Partition>>>,
+}
+
+impl Watched {
+    pub fn over(inner: Arc<dyn Log>) -> (Arc<dyn Log>, Arc<Mutex<BTreeSet<Partition>>>) {
+        let assigned = Arc::<Mutex<BTreeSet<Partition>>>::default();
+        (Arc::new(Self { inner, assigned: Arc::clone(&assigned) }), assigned)
+    }
+}
+
+#[async_trait]
+impl Log for Watched {
+    fn partitions(&self) -> u16 {
+        self.inner.partitions()
+    }
+    async fn reader(&self) -> Result<Box<dyn LogReader>, BrokerError> {
+        Ok(Box::new(WatchedReader {
+            inner: self.inner.reader().await?,
+            assigned: Arc::clone(&self.assigned),
+        }))
+    }
+    async fn notify_stored(&self, notices: &[(Partition, LogPosition)]) -> Result<(), BrokerError> {
+        self.inner.notify_stored(notices).await
+    }
+    async fn dead_letter(
+        &self,
+        partition: Partition,
+        entry: &LogEntry,
+        reason: &str,
+    ) -> Result<(), BrokerError> {
+        self.inner.dead_letter(partition, entry, reason).await
+    }
+    async fn backlog(&self) -> Result<Vec<Backlog>, BrokerError> {
+        self.inner.backlog().await
+    }
+}
+
+struct WatchedReader {
+    inner: Box<dyn LogReader>,
+    assigned: Arc<Mutex<BTreeSet<Partition>>>,
+}
+
+#[async_trait]
+impl LogReader for WatchedReader {
+    fn assign(&mut self, partitions: &[Partition]) {
+        *self.assigned.lock() = partitions.iter().copied().collect();
+        self.inner.assign(partitions);
+    }
+    async fn read(&mut self, limit: usize, wait: Duration) -> Result<Vec<LogBatch>, BrokerError> {
+        self.inner.read(limit, wait).await
+    }
+    fn rewind(&mut self) {
+        self.inner.rewind();
+    }
+    async fn trim(&mut self, partition: Partition, upto: LogPosition) -> Result<Trimmed, BrokerError> {
+        self.inner.trim(partition, upto).await
+    }
+}
