@@ -216,7 +216,7 @@ impl Cluster {
     /// When it does not become ready; the error has its log's end.
     pub async fn restart_gateway(&mut self, index: usize) -> Result<()> {
         let dir = self.dir.path();
-        self.gateways[index].restart(dir).await
+        self.gateways[index].restart(dir, &[]).await
     }
 
     /// Starts one more gateway, also behind HAProxy, waits until it is ready, and gives its index.
@@ -251,8 +251,16 @@ impl Cluster {
     /// # Errors
     /// When it does not become ready; the error has its log's end.
     pub async fn restart_persister(&mut self, index: usize) -> Result<()> {
+        self.restart_persister_with(index, &[]).await
+    }
+
+    /// As [`Self::restart_persister`], with more environment variables for this one life.
+    ///
+    /// # Errors
+    /// When it does not become ready; the error has its log's end.
+    pub async fn restart_persister_with(&mut self, index: usize, env: &[(&str, &str)]) -> Result<()> {
         let dir = self.dir.path();
-        self.persisters[index].restart(dir).await
+        self.persisters[index].restart(dir, env).await
     }
 
     /// Starts one more persister, waits until it is ready, and gives its index.
@@ -364,9 +372,12 @@ impl Node {
         self.process.wait_exit(STOP_TIMEOUT).await.map(drop)
     }
 
-    async fn restart(&mut self, dir: &Path) -> Result<()> {
+    /// `env` counts for this one life.
+    async fn restart(&mut self, dir: &Path, env: &[(&str, &str)]) -> Result<()> {
         self.stop().await?;
-        self.process = Process::spawn(&self.program, dir)?;
+        let program =
+            env.iter().fold(self.program.clone(), |program, &(name, value)| program.env(name, value));
+        self.process = Process::spawn(&program, dir)?;
         self.wait_ready().await
     }
 }

@@ -2,13 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use gateway::frame::FrameLimits;
 use gateway::socket::echo;
+use loadtest::raw::{CLOSE, RawClient, TEXT, frame};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -18,10 +19,6 @@ const SERVER_VARIABLE: &str = "FRAME_GUARD_SERVER";
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 const PAGE_BYTES: u64 = 4096;
 const OPEN_FILES_DEFAULT: u32 = 1024;
-const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-/// After this long a test has failed.
-const NEVER: Duration = Duration::from_mins(1);
 
 /// Not a test: what [`Server::start`] runs in a process of its own. Does nothing in an ordinary run.
 #[test]
@@ -39,7 +36,7 @@ fn the_server_half() {
 
 struct Server {
     process: Child,
-    address: SocketAddr,
+    address: String,
 }
 
 impl Server {
@@ -62,28 +59,11 @@ impl Server {
             .lines()
             .find_map(|line| line.unwrap().strip_prefix("listening ").map(str::to_owned))
             .expect("the server says where it listens");
-        Self { process, address: address.parse().unwrap() }
+        Self { process, address }
     }
 
-    fn client(&self) -> TcpStream {
-        self.client_saying(b"")
-    }
-
-    /// A client that sends these bytes along with its handshake.
-    fn client_saying(&self, first: &[u8]) -> TcpStream {
-        let mut client = TcpStream::connect(self.address).unwrap();
-        client.set_read_timeout(Some(NEVER)).unwrap();
-        client.set_write_timeout(Some(NEVER)).unwrap();
-        client.set_nodelay(true).unwrap();
-        client.write_all(&[HANDSHAKE, first].concat()).unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            client.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101"));
-        client
+    fn client(&self) -> RawClient {
+        RawClient::open(&self.address, "/", b"").unwrap()
     }
 
     fn resident_bytes(&self) -> u64 {
@@ -96,48 +76,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match payload.len() {
-        short @ 0..=125 => bytes.push(0x80 + u8::try_from(short).unwrap()),
-        middle @ 126..=0xffff => {
-            bytes.push(0xfe);
-            bytes.extend(u16::try_from(middle).unwrap().to_be_bytes());
-        }
-        long => {
-            bytes.push(0xff);
-            bytes.extend((long as u64).to_be_bytes());
-        }
-    }
-    bytes.extend([0; 4]);
-    bytes.extend(payload);
-    bytes
-}
-
-/// Reads one short server frame: first byte and payload.
-fn read_frame(client: &mut TcpStream) -> (u8, Vec<u8>) {
-    let mut head = [0; 2];
-    client.read_exact(&mut head).unwrap();
-    assert!(head[1] < 126, "no long frame is expected here");
-    let mut payload = vec![0; usize::from(head[1])];
-    client.read_exact(&mut payload).unwrap();
-    (head[0], payload)
-}
-
-fn close_code(client: &mut TcpStream) -> u16 {
-    let (first, payload) = read_frame(client);
-    assert_eq!(first, 0x88, "a close frame");
-    u16::from_be_bytes([payload[0], payload[1]])
-}
-
-/// Whether nothing but the end follows.
-fn has_ended(client: &mut TcpStream) -> bool {
-    match client.read(&mut [0; 16]) {
-        Ok(read) => read == 0,
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
     }
 }
 
@@ -155,20 +93,20 @@ fn each_offence_is_answered_with_its_close_code() {
         ("reserved opcode", frame(0x83, b"x"), 1002),
         ("fragmented ping", frame(0x09, b"x"), 1002),
         ("continuation of nothing", frame(0x80, b"x"), 1002),
-        ("message in a message", [frame(0x01, b"a"), frame(0x81, b"b")].concat(), 1002),
+        ("message in a message", [frame(0x01, b"a"), frame(TEXT, b"b")].concat(), 1002),
         ("oversize frame", frame(0x82, &vec![0; 65_537]), 1009),
         ("endless length", b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff".to_vec(), 1009),
         ("empty fragments", [frame(0x01, b""), frame(0x00, b"").repeat(64)].concat(), 1009),
-        ("not text", frame(0x81, b"\xff"), 1007),
+        ("not text", frame(TEXT, b"\xff"), 1007),
         ("flood of pongs", frame(0x8a, b"").repeat(101), 1008),
     ];
     for (name, bytes, code) in offences {
         let mut client = server.client();
-        client.write_all(&frame(0x81, b"before")).unwrap();
-        assert_eq!(read_frame(&mut client), (0x81, b"before".to_vec()), "{name}");
-        client.write_all(&bytes).unwrap();
-        assert_eq!(close_code(&mut client), code, "{name}");
-        assert!(has_ended(&mut client), "{name}");
+        client.write(&frame(TEXT, b"before")).unwrap();
+        assert_eq!(client.read_frame().unwrap(), (TEXT, b"before".to_vec()), "{name}");
+        client.write(&bytes).unwrap();
+        assert_eq!(client.close_code().unwrap(), code, "{name}");
+        assert!(client.has_ended(), "{name}");
     }
 }
 
@@ -184,10 +122,10 @@ fn close_frames_are_answered_as_they_deserve() {
         (b"\x03\xe8\xff", b"\x03\xef"),
     ] {
         let mut client = server.client();
-        client.write_all(&frame(0x88, payload)).unwrap();
-        let (first, answered) = read_frame(&mut client);
+        client.write(&frame(CLOSE, payload)).unwrap();
+        let (first, answered) = client.read_frame().unwrap();
         assert_eq!((first, &answered[..answered.len().min(2)]), (0x88, answer), "{payload:?}");
-        assert!(has_ended(&mut client));
+        assert!(client.has_ended());
     }
 }
 
@@ -195,40 +133,31 @@ fn close_frames_are_answered_as_they_deserve() {
 fn pings_are_answered_also_inside_a_message() {
     let server = Server::start();
     let mut client = server.client();
-    client.write_all(&frame(0x01, b"one ")).unwrap();
-    client.write_all(&frame(0x89, b"there?")).unwrap();
-    assert_eq!(read_frame(&mut client), (0x8a, b"there?".to_vec()));
-    client.write_all(&frame(0x80, b"two")).unwrap();
-    assert_eq!(read_frame(&mut client), (0x81, b"one two".to_vec()));
+    client.write(&frame(0x01, b"one ")).unwrap();
+    client.write(&frame(0x89, b"there?")).unwrap();
+    assert_eq!(client.read_frame().unwrap(), (0x8a, b"there?".to_vec()));
+    client.write(&frame(0x80, b"two")).unwrap();
+    assert_eq!(client.read_frame().unwrap(), (TEXT, b"one two".to_vec()));
 }
 
 #[test]
 fn a_client_may_speak_before_it_is_answered() {
     let server = Server::start();
-    let mut client = server.client_saying(&[frame(0x81, b"early"), frame(0x81, b"bird")].concat());
-    assert_eq!(read_frame(&mut client), (0x81, b"early".to_vec()));
-    assert_eq!(read_frame(&mut client), (0x81, b"bird".to_vec()));
+    let mut client = RawClient::open(&server.address, "/", &[frame(TEXT, b"early"), frame(TEXT, b"bird")].concat()).unwrap();
+    assert_eq!(client.read_frame().unwrap(), (TEXT, b"early".to_vec()));
+    assert_eq!(client.read_frame().unwrap(), (TEXT, b"bird".to_vec()));
 }
 
 #[test]
 fn a_server_out_of_sockets_accepts_again_when_it_has_some() {
     const OPEN_FILES: u32 = 40;
     let server = Server::start_with(OPEN_FILES);
-    let crowd: Vec<_> = (0..2 * OPEN_FILES).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let crowd: Vec<_> = (0..2 * OPEN_FILES).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
     std::thread::sleep(Duration::from_millis(300));
     drop(crowd);
     let mut client = server.client();
-    client.write_all(&frame(0x81, b"still here")).unwrap();
-    assert_eq!(read_frame(&mut client), (0x81, b"still here".to_vec()));
-}
-
-/// Writes the same bytes again and again until this many are out or the server will have no more.
-fn pour(client: &mut TcpStream, bytes: &[u8], total: usize) -> usize {
-    let mut written = 0;
-    while written < total && client.write_all(bytes).is_ok() {
-        written += bytes.len();
-    }
-    written
+    client.write(&frame(TEXT, b"still here")).unwrap();
+    assert_eq!(client.read_frame().unwrap(), (TEXT, b"still here".to_vec()));
 }
 
 #[test]
@@ -237,17 +166,17 @@ fn endless_fragments_cost_no_memory() {
     let server = Server::start();
     let before = {
         let mut client = server.client();
-        client.write_all(&frame(0x88, b"")).unwrap();
-        assert!(read_frame(&mut client).1.is_empty());
+        client.write(&frame(CLOSE, b"")).unwrap();
+        assert!(client.read_frame().unwrap().1.is_empty());
         server.resident_bytes()
     };
     for size in [1000, 60_000] {
         let mut client = server.client();
-        client.write_all(&frame(0x02, &vec![0; size])).unwrap();
-        let poured = pour(&mut client, &frame(0x00, &vec![0; size]), TOTAL_BYTES);
+        client.write(&frame(0x02, &vec![0; size])).unwrap();
+        let poured = client.pour(&frame(0x00, &vec![0; size]), TOTAL_BYTES);
         assert!(poured < TOTAL_BYTES, "the server hangs up long before");
         assert!(server.resident_bytes() < before + GROWTH_BYTES_MAX);
-        assert_eq!(close_code(&mut client), 1009);
+        assert_eq!(client.close_code().unwrap(), 1009);
     }
 }
 
@@ -259,10 +188,10 @@ fn declared_lengths_cost_no_memory() {
     let before = server.resident_bytes();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
     for client in &mut clients {
-        client.write_all(&[0x82, 0xff, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        client.write(&[0x82, 0xff, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     }
     for client in &mut clients {
-        assert_eq!(close_code(client), 1009);
+        assert_eq!(client.close_code().unwrap(), 1009);
     }
     assert!(server.resident_bytes() < before + GROWTH_BYTES_MAX);
 }

@@ -97,10 +97,13 @@ pub struct HistoryRecord {
 /// What must have survived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Every message that was accepted.
+    /// Every message that was accepted, at its place; and nobody was given anything else.
     #[default]
     Accepted,
-    /// Every message that was announced as stored; for runs in which the log itself is destroyed.
+    /// Every message that was acknowledged; for runs in which the log itself is destroyed, and those who know what was
+    /// in it hand it in again. What was not announced as stored may have another place then, at which it is given again.
+    Acknowledged,
+    /// Every message that was announced as stored; for runs in which the log itself is destroyed for good.
     Stored,
 }
 
@@ -276,11 +279,18 @@ impl Judge<'_> {
         format!("{}: {what}", self.evidence.conversation)
     }
 
-    /// Whether a message with this seq must have survived.
+    /// Whether a message that was acknowledged at this seq must have survived.
     fn must_survive(&self, seq: u64) -> bool {
+        self.evidence.durability == Durability::Acknowledged || self.is_final(seq)
+    }
+
+    /// Whether what was given out at this seq must be what the history has there.
+    fn is_final(&self, seq: u64) -> bool {
         match self.evidence.durability {
             Durability::Accepted => true,
-            Durability::Stored => self.evidence.writers.iter().any(|writer| writer.knows_stored(seq)),
+            Durability::Acknowledged | Durability::Stored => {
+                self.evidence.writers.iter().any(|writer| writer.knows_stored(seq))
+            }
         }
     }
 
@@ -304,7 +314,7 @@ impl Judge<'_> {
     fn history(&self, history: &HistoryRecord, verdict: &mut Verdict) {
         let node = &history.node;
         self.rises(&format!("{node}'s history"), &history.messages, verdict);
-        self.repeats(&format!("{node}'s history"), &history.messages, verdict);
+        self.repeats(&format!("{node}'s history"), history.messages.iter(), verdict);
         let mut before = 0;
         for entry in &history.messages {
             if entry.prev != before {
@@ -347,7 +357,7 @@ impl Judge<'_> {
                     });
                 }
                 // What was not yet stored when the log was lost is submitted again, under a new number.
-                Some(entry) if entry.seq != ack.seq && self.must_survive(ack.seq) => {
+                Some(entry) if entry.seq != ack.seq && self.is_final(ack.seq) => {
                     verdict.found(Fault::Altered, || {
                         self.say(format_args!(
                             "{node} has {name} at {}, acknowledged at {}",
@@ -373,7 +383,6 @@ impl Judge<'_> {
         verdict.reconnects += reader.reconnects;
         verdict.limited += reader.limited;
         self.rises(name, &reader.received, verdict);
-        self.repeats(name, &reader.received, verdict);
         let due = || history.messages.iter().filter(|entry| !entry.is_void() && entry.seq > reader.from);
         let received: HashSet<u64> = reader.received.iter().map(|entry| entry.seq).collect();
         for missed in due().filter(|entry| !received.contains(&entry.seq)) {
@@ -382,10 +391,13 @@ impl Judge<'_> {
             });
         }
         let due: HashMap<u64, &Entry> = due().map(|entry| (entry.seq, entry)).collect();
-        for entry in reader.received.iter().filter(|entry| !entry.is_void()) {
+        // What went down with the log may come again, at another place.
+        let is_gone = |entry: &Entry| !due.contains_key(&entry.seq) && !self.is_final(entry.seq);
+        let kept = || reader.received.iter().filter(|entry| !entry.is_void() && !is_gone(entry));
+        self.repeats(name, kept(), verdict);
+        for entry in kept() {
             match due.get(&entry.seq) {
                 Some(same) if *same == entry => {}
-                None if !self.must_survive(entry.seq) => {}
                 known => verdict.found(Fault::Divergent, || {
                     self.say(format_args!("{name} was given {entry:?}, the history has {known:?}"))
                 }),
@@ -419,9 +431,9 @@ impl Judge<'_> {
         }
     }
 
-    fn repeats(&self, whose: &str, entries: &[Entry], verdict: &mut Verdict) {
+    fn repeats<'e>(&self, whose: &str, entries: impl Iterator<Item = &'e Entry>, verdict: &mut Verdict) {
         let (mut ids, mut names) = (HashSet::new(), HashSet::new());
-        for entry in entries.iter().filter(|entry| !entry.is_void()) {
+        for entry in entries.filter(|entry| !entry.is_void()) {
             let new_id = ids.insert(entry.id.as_str());
             let new_name = entry.client_id.as_deref().is_none_or(|name| names.insert((&entry.sender, name)));
             if !new_id || !new_name {
@@ -608,6 +620,28 @@ mod tests {
         evidence.writers[0].note_stored(9);
         assert_eq!(judge(&evidence).count(Fault::Lost), 2);
         assert_eq!(judge(&evidence).count(Fault::Divergent), 2);
+    }
+
+    #[test]
+    fn where_the_log_is_handed_in_again_what_was_not_stored_may_have_another_place() {
+        let mut evidence = good();
+        evidence.durability = Durability::Acknowledged;
+        evidence.writers[0].note_stored(8);
+        let moved = [(9, 8, EPOCH_SEQS + 1), (10, EPOCH_SEQS + 1, EPOCH_SEQS + 2)];
+        let moved = moved.map(|(old, prev, seq)| Entry { prev, seq, ..entry(old) });
+        both(&mut evidence, |messages| {
+            messages.truncate(8);
+            messages.extend_from_slice(&moved);
+        });
+        evidence.readers.iter_mut().for_each(|reader| reader.received.extend_from_slice(&moved));
+        assert!(judge(&evidence).is_clean(), "{}", judge(&evidence));
+        let mut repeated = evidence.clone();
+        let again = Entry { seq: EPOCH_SEQS + 3, ..moved[1].clone() };
+        repeated.readers[0].received.push(Entry { seq: EPOCH_SEQS + 3, ..moved[1].clone() });
+        both(&mut repeated, |messages| messages.push(again.clone()));
+        assert_eq!(judge(&repeated).count(Fault::Repeated), 3);
+        both(&mut evidence, |messages| drop(messages.pop()));
+        assert_eq!(judge(&evidence).count(Fault::Lost), 2);
     }
 
     #[test]

@@ -1,0 +1,15 @@
+//! Whole systems, end to end: real processes, real clients, and faults.
+//!
+//! One program for all of it, so that [`support`] can keep count of how many systems run at once. Each test that breaks
+//! something has a system of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod ack_stored;
+mod clients;
+mod faults;
+mod hostile;
+mod limits;
+mod stall;
+mod standalone;
+mod support;
