@@ -136,7 +136,7 @@ async fn a_full_log_refuses_and_writes_nothing<E: Environment>() {
     let first = accept(&*broker, named("a", "0")).await;
     accept(&*broker, named("a", "1")).await;
     let last = accept(&*broker, named("a", "2")).await;
-    let refused = seeded(named("a", "3"), 0);
+    let refused = Publish { checked: true, ..seeded(named("a", "3"), 0) };
     assert_eq!(broker.publish(&refused).await.unwrap(), Publication::BacklogFull);
     let tail = broker.recent(&conversation("a"), Seq(0), 10).await.unwrap();
     assert_eq!((tail.messages.len(), tail.top), (3, Some(Seq(3))));
