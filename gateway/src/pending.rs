@@ -254,3 +254,99 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::{
+        broker::EntryId,
+        domain::{Body, Epoch, MessageKind, UserId},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PARTITION: Partition = Partition(0);
+
+    fn at(epoch: u32, n: u64) -> LogPosition {
+        LogPosition { epoch: Epoch(epoch), entry: EntryId { ms: 1, n } }
+    }
+
+    fn message(seq: u64) -> Message {
+        Message {
+            id: MessageId(Uuid::from_u128(seq.into())),
+            conversation: ConversationId::parse("c").unwrap(),
+            seq: Seq(seq),
+            prev: Seq(seq - 1),
+            time: 1,
+            sender: UserId::parse("al").unwrap(),
+            client_id: None,
+            kind: MessageKind::TEXT,
+            body: Body::from_json("{}"),
+        }
+    }
+
+    fn pending() -> Pending {
+        Pending::new(1, std::sync::Arc::new(Metrics::register()))
+    }
+
+    /// Adds a message; the receiver hears of its storage.
+    fn add(pending: &Pending, position: LogPosition, seq: u64) -> oneshot::Receiver<()> {
+        let (acknowledge, stored) = oneshot::channel();
+        let waiter = Waiter { notify: None, acknowledge: Some(acknowledge) };
+        pending.add(PARTITION, position, message(seq), waiter);
+        stored
+    }
+
+    fn is_told(stored: &mut oneshot::Receiver<()>) -> bool {
+        stored.try_recv().is_ok()
+    }
+
+    #[test]
+    fn a_notice_tells_those_up_to_it() {
+        let pending = pending();
+        let (mut first, mut second) = (add(&pending, at(0, 1), 1), add(&pending, at(0, 2), 2));
+        pending.stored(PARTITION, at(0, 1));
+        assert_eq!((is_told(&mut first), is_told(&mut second)), (true, false));
+        pending.stored(PARTITION, at(0, 2));
+        assert!(is_told(&mut second) && pending.waiting().is_empty());
+        assert!(is_told(&mut add(&pending, at(0, 2), 2)), "the notice may come before the answer");
+    }
+
+    #[test]
+    fn a_notice_of_a_later_epoch_says_nothing_of_an_earlier_one() {
+        let pending = pending();
+        let (mut early, mut late) = (add(&pending, at(0, 5), 1), add(&pending, at(1, 1), 2));
+        pending.stored(PARTITION, at(1, 1));
+        let mut later = add(&pending, at(0, 6), 3);
+        assert!(is_told(&mut late));
+        assert!(!is_told(&mut early) && !is_told(&mut later), "they may be lost");
+        let adrift: Vec<Seq> = pending.adrift(10).into_iter().map(|adrift| adrift.message.seq).collect();
+        assert_eq!(adrift, [Seq(1), Seq(3)]);
+        pending.found(PARTITION, message(1).id);
+        assert!(is_told(&mut early) && !is_told(&mut later));
+        assert!(is_told(&mut add(&pending, LogPosition::default(), 4)), "the store was asked already");
+    }
+
+    #[test]
+    fn what_is_handed_in_is_adrift_and_can_be_handed_in_again() {
+        let pending = pending();
+        let mut stored = [add(&pending, at(0, 1), 1), add(&pending, at(0, 2), 2)];
+        assert_eq!(pending.salvage(PARTITION), [message(1), message(2)]);
+        assert_eq!(pending.salvage(PARTITION), [message(1), message(2)]);
+        pending.stored(PARTITION, at(1, 9));
+        assert_eq!(stored.each_mut().map(is_told), [false, false]);
+        assert_eq!(pending.adrift(1).len(), 1);
+    }
+
+    #[test]
+    fn what_is_published_again_waits_for_its_new_place() {
+        let pending = pending();
+        let mut stored = add(&pending, at(0, 1), 1);
+        pending.salvage(PARTITION);
+        let accepted = Accepted { seq: Seq(9), prev: Seq(8), time: 2, position: at(1, 3), duplicate: false };
+        pending.published_again(PARTITION, &accepted, message(1).id);
+        assert!(!is_told(&mut stored) && pending.adrift(1).is_empty());
+        pending.stored(PARTITION, at(1, 3));
+        assert!(is_told(&mut stored) && pending.waiting().is_empty());
+    }
+}
