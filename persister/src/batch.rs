@@ -8,6 +8,9 @@ use shared::{
     log::{LogBatch, LogEntry},
 };
 
+/// Bodies in one transaction, in bytes: Postgres takes no statement beyond 1 GiB, and must be done with one in time.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
 /// What one transaction commits.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -19,11 +22,17 @@ pub struct Batch {
     pub unreadable: Vec<(Partition, LogEntry)>,
     /// Up to where each partition is done with this batch, unreadable entries included.
     pub cursors: Vec<(Partition, LogPosition)>,
+    /// The bodies of all messages.
+    bytes: usize,
 }
 
 impl Batch {
     fn entries(&self) -> usize {
         self.messages.len() + self.unreadable.len()
+    }
+
+    fn is_full(&self, entries_max: usize) -> bool {
+        self.entries() >= entries_max || self.bytes >= BATCH_BYTES_MAX
     }
 
     fn push(&mut self, partition: Partition, entry: LogEntry) {
@@ -34,6 +43,7 @@ impl Batch {
         }
         match entry.content {
             Ok(message) => {
+                self.bytes += message.body.as_bytes().len();
                 self.messages.push(message);
                 self.places.push((partition, position));
             }
@@ -59,12 +69,13 @@ impl Batch {
     }
 }
 
-/// Cuts what was read into batches of at most `entries_max` entries, in the order in which they must be committed.
+/// Cuts what was read into batches of at most `entries_max` entries and about [`BATCH_BYTES_MAX`], in the order in which
+/// they must be committed.
 pub fn cut(read: Vec<LogBatch>, entries_max: usize) -> Vec<Batch> {
     let mut batches = vec![Batch::default()];
     for LogBatch { partition, entries } in read {
         for entry in entries {
-            if batches.last().is_none_or(|batch| batch.entries() >= entries_max) {
+            if batches.last().is_none_or(|batch| batch.is_full(entries_max)) {
                 batches.push(Batch::default());
             }
             batches.last_mut().expect("one was just made").push(partition, entry);
@@ -152,6 +163,19 @@ mod tests {
         assert_eq!(batches[2].cursors, [(nine, position(5))]);
         assert_eq!(batches[2].entry(0), (nine, entry(5)));
         assert_eq!(cut(Vec::new(), 2), []);
+    }
+
+    #[test]
+    fn large_bodies_make_small_batches() {
+        const BODY_BYTES: usize = 1 << 20;
+        let large = |n| {
+            let mut entry = entry(n);
+            entry.content.as_mut().unwrap().body = Body::from_json(vec![b'1'; BODY_BYTES]);
+            entry
+        };
+        let read = LogBatch { partition: Partition(0), entries: (1..=40).map(large).collect() };
+        let sizes: Vec<usize> = cut(vec![read], 5_000).iter().map(|batch| batch.messages.len()).collect();
+        assert_eq!(sizes, [16, 16, 8]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use shared::{
     broker::BrokerError,
-    domain::{ClientMessageId, Message, MessageId, Partition},
+    domain::{Message, Partition},
     log::{Log, LogEntry, LogReader},
     publisher::{PublishError, Publisher},
     record::Payload,
@@ -32,6 +32,8 @@ const BEAT_INTERVAL: Duration = Duration::from_millis(WRITER_BEAT_SECONDS * 1_00
 pub const STOP_SECONDS_MAX: u64 = 30;
 /// Entries in one transaction.
 pub const BATCH_ENTRIES_DEFAULT: usize = 5_000;
+/// How many batches one read brings at most, should every partition have filled up while the last ones were committed.
+const READ_BATCHES_MAX: usize = 4;
 
 /// What a persister does differently from others.
 #[derive(Debug, Clone)]
@@ -156,7 +158,7 @@ impl Consumer {
                 return Ok(false);
             }
             let wait = if is_stopping { Duration::ZERO } else { session.beat_due - Instant::now() };
-            let limit = (self.parts.config.batch_entries / session.active.max(1)).max(1);
+            let limit = session.limit(self.parts.config.batch_entries);
             let read = tokio::select! {
                 read = session.reader.read(limit, wait) => read?,
                 () = self.shutdown.cancelled(), if !is_stopping => continue,
@@ -306,21 +308,20 @@ impl Consumer {
 
     /// Publishes a message whose seq belongs to another once more, before its entry is trimmed.
     ///
-    /// It needs another id: the broker remembers the old one, and would answer with the very seq that is taken. And it
-    /// goes without its client id, from which the old id follows. The new id follows from the old one and the taken
-    /// seq, so that after a kill between here and the trim the second copy is recognised.
+    /// It keeps its id, which its sender was told, by which a retry is recognised long after, and by which a second copy
+    /// is when a kill comes between here and the trim. It goes without its client id, since by that the broker would
+    /// recognise it now, and answer with the very seq that is taken.
     async fn publish_again(&self, batch: &Batch, message: &Message) -> Result<(), Trouble> {
         let Message { id, conversation, seq, sender, kind, body, .. } = message;
         metrics::collision();
         tracing::error!(%conversation, %seq, %id, "a seq was given twice: publishing the second message again");
-        let name = ClientMessageId::parse(&format!("collided:{id}:{seq}"))
-            .expect("short, and of allowed characters");
-        let id = MessageId::derived(conversation, sender, &name);
-        if self.parts.store.message(id).await?.is_some() {
-            return Ok(());
-        }
-        let payload =
-            Payload { id, sender: sender.clone(), client_id: None, kind: kind.clone(), body: body.clone() };
+        let payload = Payload {
+            id: *id,
+            sender: sender.clone(),
+            client_id: None,
+            kind: kind.clone(),
+            body: body.clone(),
+        };
         match self.parts.publisher.publish(conversation, payload, false).await {
             Ok(_) => Ok(()),
             // Waiting for room would be waiting for this very batch.
@@ -364,6 +365,14 @@ impl Consumer {
 }
 
 impl Session {
+    /// How many entries of each partition to read: together about one batch from those that had entries lately, and a
+    /// few batches at most should all of them have some.
+    fn limit(&self, batch_entries: usize) -> usize {
+        let likely = batch_entries / self.active.max(1);
+        let bounded = batch_entries.saturating_mul(READ_BATCHES_MAX) / self.owned.len().max(1);
+        likely.min(bounded).max(1)
+    }
+
     fn assign(&mut self) {
         let owned: Vec<Partition> = self.owned.iter().copied().collect();
         self.reader.assign(&owned);

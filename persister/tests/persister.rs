@@ -94,6 +94,7 @@ async fn a_message_whose_seq_is_taken_gets_another_and_none_is_lost() {
     let stored = place.history("a").await;
     assert_eq!(bodies(&stored), ["0", "2", "3", "1"], "the second message of seq 1 comes last");
     assert_eq!(stored.iter().map(|message| message.seq.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(stored[3].id, payload("a", 1).id, "a retry long after must find it");
     assert_eq!(stored[3].client_id, None);
     running.stop().await;
 }

@@ -511,6 +511,26 @@ async fn many_processes_may_migrate_at_once_but_only_to_one_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_make_tables_can_use_them() {
+    let bed = Bed::postgres().await;
+    let Bed::Postgres(server) = &bed else { unreachable!() };
+    bed.make("granted").await;
+    for grant in [
+        "CREATE ROLE app LOGIN",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app",
+    ] {
+        admin(server, "granted", grant).await;
+    }
+    let url = server.url("granted").replace("postgres@", "app@");
+    let store = PostgresStore::connect(&url).await.unwrap();
+    assert_eq!(store.claim_epoch(Partition(0)).await.unwrap().epoch, Epoch(0));
+    let mut writer = store.writer("a").await.unwrap();
+    assert_eq!(writer.beat().await.unwrap(), 1);
+    assert_eq!(writer.commit(&[message("one", 1, 0)], &[]).await.unwrap().inserted, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_loses_the_session_loses_the_partitions() {
     let bed = Bed::postgres().await;
     let Bed::Postgres(server) = &bed else { unreachable!() };

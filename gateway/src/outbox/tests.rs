@@ -248,6 +248,10 @@ async fn a_client_that_takes_nothing_is_slow() {
     let rig = rig(OutboxLimits { write_time_max: Duration::from_millis(20), ..patient(64 << 20) });
     let (outbox, _read, _client) = rig.connect().await;
     send_until_blocked(&outbox);
+    // More than the kernel could still take after it has once refused.
+    for n in 0..1_000 {
+        outbox.send(chunk(n), Class::Durable);
+    }
     assert_eq!(outbox.closed().await, Disconnect::Slow);
     rig.quiet().await;
     assert_eq!(rig.slow.load(Ordering::Relaxed), 1);

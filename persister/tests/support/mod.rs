@@ -1,6 +1,7 @@
 //! A log in memory, a store in a file, and a persister between them.
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub const PARTITIONS: u16 = 4;
 /// Longest wait for something that must happen; only a failure waits for it.
 const DEADLINE: Duration = Duration::from_secs(30);
+const DATABASE: &str = "starling.db";
 /// The conversations that the tests use.
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -60,18 +62,23 @@ pub struct Place {
     pub log: Arc<dyn Log>,
     pub store: Arc<dyn Store>,
     pub publisher: Arc<Publisher>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Place {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("starling.db")).unwrap());
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join(DATABASE)).unwrap());
         let memory = Memory::new(PARTITIONS, Limits::default());
         let broker = Arc::new(MemoryBroker::new(Arc::clone(&memory)));
         let publisher = Arc::new(Publisher::new(broker, Arc::clone(&store)));
         let log = Arc::new(MemoryLog::new(Arc::clone(&memory)));
-        Self { memory, log, store, publisher, _dir: dir }
+        Self { memory, log, store, publisher, dir }
+    }
+
+    /// The file of the store.
+    pub fn database(&self) -> PathBuf {
+        self.dir.path().join(DATABASE)
     }
 
     pub fn parts(&self, config: PersisterConfig, log: Arc<dyn Log>) -> Parts {

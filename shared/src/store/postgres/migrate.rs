@@ -22,7 +22,10 @@ pub(super) async fn migrate(config: &Config) -> Result<(), StoreError> {
     // Not bounded by the time that an answer may take, nor is the migration: it may have to rewrite a large table.
     let wait = session.client.query_one(sql::LOCK, &[&(LockClass::Migration as i32), &NO_PARTITION]);
     wait.await.map_err(|error| store_error(&error))?;
-    answer(session.client.batch_execute(sql::MIGRATION_TABLE)).await?;
+    // Looked for first: a role that may use the tables but not make any is refused even `IF NOT EXISTS`.
+    if !answer(session.client.query_one(sql::HAS_MIGRATIONS, &[])).await?.get::<_, bool>(0) {
+        answer(session.client.batch_execute(sql::MIGRATION_TABLE)).await?;
+    }
     let rows = answer(session.client.query(sql::MIGRATIONS, &[])).await?;
     let applied: Vec<(i64, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     for migration in pending(&MIGRATIONS, &applied)? {

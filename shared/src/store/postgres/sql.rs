@@ -13,10 +13,10 @@ pub(super) const CLAIM_SETTINGS: &str = "SET idle_session_timeout = '10s'; \
      SET synchronous_commit = on";
 
 /// A process waits this long for another that migrates.
-pub(super) const MIGRATION_SETTINGS: &str = "SET lock_timeout = '10min'; \
-     SET client_min_messages = warning";
+pub(super) const MIGRATION_SETTINGS: &str = "SET lock_timeout = '10min'";
 
-pub(super) const MIGRATION_TABLE: &str = "CREATE TABLE IF NOT EXISTS starling_migrations (\
+pub(super) const HAS_MIGRATIONS: &str = "SELECT to_regclass('starling_migrations') IS NOT NULL";
+pub(super) const MIGRATION_TABLE: &str = "CREATE TABLE starling_migrations (\
          version bigint PRIMARY KEY, \
          checksum text NOT NULL, \
          applied_at timestamptz NOT NULL DEFAULT now())";
