@@ -4,6 +4,9 @@
 //!
 //! Three things wait here for the persister's notice: an acknowledgement, where `ack.mode` is `stored`; the notice to the
 //! sender; and the message itself, which this node hands in again when Redis has lost it.
+//!
+//! A notice speaks of one epoch of the log. What was accepted in an earlier one, and was not stored when the later one
+//! began, may have gone down with Redis' data: it is *adrift*, and only the store can say whether it has it.
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +18,11 @@ use std::{
 
 use parking_lot::Mutex;
 use shared::{
-    broker::LogPosition,
+    broker::{Accepted, LogPosition},
     clock,
     domain::{ConnectionId, ConversationId, Message, MessageId, Partition, Seq, Stored},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{hub::Client, metrics::Metrics, outbox::Class};
 
@@ -46,9 +49,19 @@ struct Entry {
 #[derive(Default)]
 struct Shelf {
     entries: BTreeMap<LogPosition, Entry>,
-    /// Handed in after Redis may have lost them; their place in the log is not known.
-    handed_in: Vec<Entry>,
+    adrift: Vec<(Instant, Entry)>,
     stored: LogPosition,
+}
+
+/// A message that was accepted in an earlier epoch, and of which only the store can say whether it is stored.
+#[derive(Debug)]
+pub struct Adrift {
+    /// Its partition.
+    pub partition: Partition,
+    /// The message, as it was accepted.
+    pub message: Message,
+    /// Since when it is adrift.
+    pub since: Instant,
 }
 
 /// What this node got accepted and the store does not have yet.
@@ -71,7 +84,10 @@ impl Pending {
         let bytes = message.body.as_bytes().len();
         let mut entry = Entry { message: Some(message), conversation, seq, time, waiter };
         let mut shelf = self.shelves[usize::from(partition.0)].lock();
-        if position <= shelf.stored {
+        let is_passed = position <= shelf.stored;
+        let is_of_the_past = is_passed && position.epoch < shelf.stored.epoch;
+        // The default position is that of a message that the store was found to have.
+        if is_passed && (!is_of_the_past || position == LogPosition::default()) {
             drop(shelf);
             self.tell(vec![entry]);
             return;
@@ -81,6 +97,10 @@ impl Pending {
             self.metrics.pending_evicted.increment(1);
         }
         self.metrics.pending.increment(1.0);
+        if is_of_the_past {
+            self.cast_adrift(&mut shelf, entry);
+            return;
+        }
         if let Some(mut earlier) = shelf.entries.insert(position, entry) {
             // A retry was answered with the place of the first try, which still waits: the later waiter stands for both.
             self.metrics.pending.decrement(1.0);
@@ -102,7 +122,7 @@ impl Pending {
         }
     }
 
-    /// The store has everything of the partition up to `upto`.
+    /// The store has everything of the partition and of `upto`'s epoch up to `upto`.
     pub fn stored(&self, partition: Partition, upto: LogPosition) {
         let Some(shelf) = self.shelves.get(usize::from(partition.0)) else { return };
         let done = {
@@ -113,7 +133,12 @@ impl Pending {
             while let Some(first) = shelf.entries.first_entry()
                 && *first.key() <= stored
             {
-                done.push(first.remove());
+                let (position, entry) = first.remove_entry();
+                if position.epoch == stored.epoch {
+                    done.push(entry);
+                } else {
+                    self.cast_adrift(&mut shelf, entry);
+                }
             }
             done
         };
@@ -130,51 +155,74 @@ impl Pending {
         self.tell(done);
     }
 
+    /// Lets an entry wait for what the store says. One whose message was let go has nobody to ask for: its waiters learn that
+    /// nothing is known.
+    fn cast_adrift(&self, shelf: &mut Shelf, entry: Entry) {
+        if entry.message.is_some() {
+            shelf.adrift.push((Instant::now(), entry));
+        } else {
+            self.metrics.pending.decrement(1.0);
+        }
+    }
+
     /// Partitions in which something waits.
     pub fn waiting(&self) -> Vec<Partition> {
-        Partition::all(u16::try_from(self.shelves.len()).expect("partitions are counted by a u16"))
+        self.partitions()
             .filter(|partition| {
                 let shelf = self.shelves[usize::from(partition.0)].lock();
-                !shelf.entries.is_empty() || !shelf.handed_in.is_empty()
+                !shelf.entries.is_empty() || !shelf.adrift.is_empty()
             })
             .collect()
     }
 
-    /// The messages of a partition that wait, oldest first, to be handed in again. From now on no notice counts for them,
-    /// since their place in the log is another one, which nobody here knows: see [`Pending::handed_in`].
+    /// The messages of a partition that wait, oldest first, to be handed in again. From now on they are adrift, since their
+    /// place in the log is another one, which nobody here knows.
     pub fn salvage(&self, partition: Partition) -> Vec<Message> {
         let Some(shelf) = self.shelves.get(usize::from(partition.0)) else { return Vec::new() };
         let mut shelf = shelf.lock();
-        let (mut handed_in, entries) =
-            (std::mem::take(&mut shelf.handed_in), std::mem::take(&mut shelf.entries));
-        handed_in.extend(entries.into_values());
-        let messages = handed_in.iter().filter_map(|entry| entry.message.clone()).collect();
-        shelf.handed_in = handed_in;
-        messages
+        for (_, entry) in std::mem::take(&mut shelf.entries) {
+            self.cast_adrift(&mut shelf, entry);
+        }
+        shelf.adrift.iter().filter_map(|(_, entry)| entry.message.clone()).collect()
     }
 
-    /// Messages that were handed in again and about which the store has to be asked, at most `limit` of them.
-    pub fn handed_in(&self, limit: usize) -> Vec<(Partition, MessageId)> {
+    /// The messages about which the store has to be asked, at most `limit` of them.
+    pub fn adrift(&self, limit: usize) -> Vec<Adrift> {
         let mut all = Vec::new();
-        for partition in
-            Partition::all(u16::try_from(self.shelves.len()).expect("partitions are counted by a u16"))
-        {
+        for partition in self.partitions() {
             let shelf = self.shelves[usize::from(partition.0)].lock();
-            let ids =
-                shelf.handed_in.iter().filter_map(|entry| entry.message.as_ref().map(|message| message.id));
-            all.extend(ids.map(|id| (partition, id)).take(limit - all.len()));
+            let some = shelf.adrift.iter().take(limit - all.len()).filter_map(|(since, entry)| {
+                Some(Adrift { partition, message: entry.message.clone()?, since: *since })
+            });
+            all.extend(some);
         }
         all
     }
 
-    /// The store has a message that was handed in again.
+    /// The store has a message that was adrift.
     pub fn found(&self, partition: Partition, id: MessageId) {
-        let found = {
-            let mut shelf = self.shelves[usize::from(partition.0)].lock();
-            let is_it = |entry: &Entry| entry.message.as_ref().is_some_and(|message| message.id == id);
-            shelf.handed_in.iter().position(is_it).map(|at| shelf.handed_in.swap_remove(at))
-        };
-        self.finish(found.into_iter().collect());
+        self.finish(self.take_adrift(partition, id).into_iter().collect());
+    }
+
+    /// A message that was adrift was published again.
+    pub fn published_again(&self, partition: Partition, accepted: &Accepted, id: MessageId) {
+        let Some(mut entry) = self.take_adrift(partition, id) else { return };
+        self.metrics.pending.decrement(1.0);
+        let Some(mut message) = entry.message.clone() else { return };
+        self.release(&mut entry);
+        (message.seq, message.prev, message.time) = (accepted.seq, accepted.prev, accepted.time);
+        self.add(partition, accepted.position, message, entry.waiter);
+    }
+
+    fn take_adrift(&self, partition: Partition, id: MessageId) -> Option<Entry> {
+        let mut shelf = self.shelves[usize::from(partition.0)].lock();
+        let is_it = |(_, entry): &(Instant, Entry)| entry.message.as_ref().is_some_and(|it| it.id == id);
+        let at = shelf.adrift.iter().position(is_it)?;
+        Some(shelf.adrift.remove(at).1)
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        Partition::all(u16::try_from(self.shelves.len()).expect("partitions are counted by a u16"))
     }
 
     fn release(&self, entry: &mut Entry) {
@@ -204,5 +252,101 @@ impl Pending {
         for ((_, conversation), (client, upto)) in notices {
             client.send((client.dialect.stored)(&Stored { conversation, upto }), Class::Durable);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{
+        broker::EntryId,
+        domain::{Body, Epoch, MessageKind, UserId},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    const PARTITION: Partition = Partition(0);
+
+    fn at(epoch: u32, n: u64) -> LogPosition {
+        LogPosition { epoch: Epoch(epoch), entry: EntryId { ms: 1, n } }
+    }
+
+    fn message(seq: u64) -> Message {
+        Message {
+            id: MessageId(Uuid::from_u128(seq.into())),
+            conversation: ConversationId::parse("c").unwrap(),
+            seq: Seq(seq),
+            prev: Seq(seq - 1),
+            time: 1,
+            sender: UserId::parse("al").unwrap(),
+            client_id: None,
+            kind: MessageKind::TEXT,
+            body: Body::from_json("{}"),
+        }
+    }
+
+    fn pending() -> Pending {
+        Pending::new(1, std::sync::Arc::new(Metrics::register()))
+    }
+
+    /// Adds a message; the receiver hears of its storage.
+    fn add(pending: &Pending, position: LogPosition, seq: u64) -> oneshot::Receiver<()> {
+        let (acknowledge, stored) = oneshot::channel();
+        let waiter = Waiter { notify: None, acknowledge: Some(acknowledge) };
+        pending.add(PARTITION, position, message(seq), waiter);
+        stored
+    }
+
+    fn is_told(stored: &mut oneshot::Receiver<()>) -> bool {
+        stored.try_recv().is_ok()
+    }
+
+    #[test]
+    fn a_notice_tells_those_up_to_it() {
+        let pending = pending();
+        let (mut first, mut second) = (add(&pending, at(0, 1), 1), add(&pending, at(0, 2), 2));
+        pending.stored(PARTITION, at(0, 1));
+        assert_eq!((is_told(&mut first), is_told(&mut second)), (true, false));
+        pending.stored(PARTITION, at(0, 2));
+        assert!(is_told(&mut second) && pending.waiting().is_empty());
+        assert!(is_told(&mut add(&pending, at(0, 2), 2)), "the notice may come before the answer");
+    }
+
+    #[test]
+    fn a_notice_of_a_later_epoch_says_nothing_of_an_earlier_one() {
+        let pending = pending();
+        let (mut early, mut late) = (add(&pending, at(0, 5), 1), add(&pending, at(1, 1), 2));
+        pending.stored(PARTITION, at(1, 1));
+        let mut later = add(&pending, at(0, 6), 3);
+        assert!(is_told(&mut late));
+        assert!(!is_told(&mut early) && !is_told(&mut later), "they may be lost");
+        let adrift: Vec<Seq> = pending.adrift(10).into_iter().map(|adrift| adrift.message.seq).collect();
+        assert_eq!(adrift, [Seq(1), Seq(3)]);
+        pending.found(PARTITION, message(1).id);
+        assert!(is_told(&mut early) && !is_told(&mut later));
+        assert!(is_told(&mut add(&pending, LogPosition::default(), 4)), "the store was asked already");
+    }
+
+    #[test]
+    fn what_is_handed_in_is_adrift_and_can_be_handed_in_again() {
+        let pending = pending();
+        let mut stored = [add(&pending, at(0, 1), 1), add(&pending, at(0, 2), 2)];
+        assert_eq!(pending.salvage(PARTITION), [message(1), message(2)]);
+        assert_eq!(pending.salvage(PARTITION), [message(1), message(2)]);
+        pending.stored(PARTITION, at(1, 9));
+        assert_eq!(stored.each_mut().map(is_told), [false, false]);
+        assert_eq!(pending.adrift(1).len(), 1);
+    }
+
+    #[test]
+    fn what_is_published_again_waits_for_its_new_place() {
+        let pending = pending();
+        let mut stored = add(&pending, at(0, 1), 1);
+        pending.salvage(PARTITION);
+        let accepted = Accepted { seq: Seq(9), prev: Seq(8), time: 2, position: at(1, 3), duplicate: false };
+        pending.published_again(PARTITION, &accepted, message(1).id);
+        assert!(!is_told(&mut stored) && pending.adrift(1).is_empty());
+        pending.stored(PARTITION, at(1, 3));
+        assert!(is_told(&mut stored) && pending.waiting().is_empty());
     }
 }

@@ -628,7 +628,7 @@ mod tests {
         evidence.durability = Durability::Acknowledged;
         evidence.writers[0].note_stored(8);
         let moved = [(9, 8, EPOCH_SEQS + 1), (10, EPOCH_SEQS + 1, EPOCH_SEQS + 2)];
-        let moved = moved.map(|(old, prev, seq)| Entry { prev, seq, ..entry(old) });
+        let moved = moved.map(|(old, prev, seq)| Entry { seq, prev, ..entry(old) });
         both(&mut evidence, |messages| {
             messages.truncate(8);
             messages.extend_from_slice(&moved);

@@ -20,8 +20,6 @@ use crate::{
 const ROUNDS_MAX: usize = 16;
 /// How long nodes get to hand in what may be lost, and the persister to commit what it has read before.
 const SALVAGE_WINDOW: Duration = Duration::from_secs(2);
-/// For how long after a call the partitions that are opened are taken to be closed by the same failure.
-const SALVAGE_VALID: Duration = Duration::from_secs(6);
 
 /// Why a message has no place.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +132,12 @@ impl Publisher {
 }
 
 impl Publisher {
-    /// Calls on all nodes to hand in what may be lost, and gives them time; once for all partitions that one failure closes.
+    /// Calls on all nodes to hand in what may be lost, and gives them time; once for all partitions that are opened meanwhile.
     async fn wait_for_salvage(&self) -> Result<(), PublishError> {
         let began = {
             let mut salvage = self.salvage.lock().await;
             match *salvage {
-                Some(began) if began.elapsed() < SALVAGE_VALID => Some(began),
+                Some(began) if began.elapsed() < SALVAGE_WINDOW => Some(began),
                 _ if self.broker.call_for_salvage().await? == 0 => None,
                 _ => Some(*salvage.insert(Instant::now())),
             }

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 
-use crate::action::Node;
+use shared::{domain::Message, record::Payload};
+
+use crate::{action::Node, pending::Adrift};
 
 /// How often the store is asked what it has, for notices that were missed.
 const CHECK: Duration = Duration::from_secs(5);
@@ -13,23 +15,36 @@ const LOOKUPS_MAX: usize = 2_000;
 /// Partitions that are handed in at once.
 const HANDING_IN_MAX: usize = 16;
 
-/// Hands in everything of this node that is not stored yet.
+/// Pause before everything is handed in once more: what Redis accepted just before it lost its data may not have been
+/// answered yet. Half of the time that handing in may take.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long a message is looked for in the store before it counts as lost. Whatever was handed in in time is there long before.
+const LOST_AFTER: Duration = Duration::from_secs(10);
+
+/// Hands in everything of this node that is not stored yet, twice.
 pub async fn hand_in(node: Arc<Node>) {
-    let partitions = node.pending.waiting();
-    let handed_in = stream::iter(partitions).for_each_concurrent(HANDING_IN_MAX, |partition| {
-        let node = Arc::clone(&node);
-        async move {
-            let messages = node.pending.salvage(partition);
-            if let Err(error) = node.broker.hand_in(partition, &messages).await {
-                // They stay with this node, which goes on looking for them in the store.
-                tracing::error!(%error, partition = partition.0, "messages could not be handed in");
-            }
+    hand_in_once(&node).await;
+    tokio::time::sleep(AGAIN).await;
+    hand_in_once(&node).await;
+}
+
+async fn hand_in_once(node: &Node) {
+    let handed_in = stream::iter(node.pending.waiting());
+    let handed_in = handed_in.for_each_concurrent(HANDING_IN_MAX, async |partition| {
+        // An open partition has lost nothing, or is past being restored.
+        if !matches!(node.broker.epoch(partition).await, Ok(None)) {
+            return;
+        }
+        let messages = node.pending.salvage(partition);
+        if let Err(error) = node.broker.hand_in(partition, &messages).await {
+            // They stay with this node, which goes on looking for them in the store.
+            tracing::error!(%error, partition = partition.0, "messages could not be handed in");
         }
     });
     handed_in.await;
 }
 
-/// Finds out what was stored although its notice did not arrive.
+/// Finds out what was stored although its notice did not arrive, and publishes again what is lost.
 pub async fn check_stored(node: Arc<Node>) {
     let mut tick = tokio::time::interval(CHECK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -46,12 +61,27 @@ pub async fn check_stored(node: Arc<Node>) {
             }
             Err(error) => tracing::debug!(%error, "cursors cannot be read"),
         }
-        for (partition, id) in node.pending.handed_in(LOOKUPS_MAX) {
-            match node.store.message(id).await {
-                Ok(Some(_)) => node.pending.found(partition, id),
+        for adrift in node.pending.adrift(LOOKUPS_MAX) {
+            match node.store.message(adrift.message.id).await {
+                Ok(Some(_)) => node.pending.found(adrift.partition, adrift.message.id),
+                Ok(None) if adrift.since.elapsed() > LOST_AFTER => publish_again(&node, adrift).await,
                 Ok(None) => {}
                 Err(_) => break,
             }
         }
+    }
+}
+
+/// Gives a message that was accepted and lost a new place. If it waits in the log after all, the broker remembers it by its
+/// name, and one without a name is stored once.
+async fn publish_again(node: &Node, Adrift { partition, message, .. }: Adrift) {
+    let Message { id, conversation, sender, client_id, kind, body, seq, .. } = message;
+    let payload = Payload { id, sender, client_id, kind, body };
+    match node.publisher.publish(&conversation, payload, false).await {
+        Ok(accepted) => {
+            tracing::warn!(%conversation, %seq, again = %accepted.seq, "an accepted message was lost: published again");
+            node.pending.published_again(partition, &accepted, id);
+        }
+        Err(error) => tracing::debug!(%error, "a lost message cannot be published again yet"),
     }
 }
