@@ -148,7 +148,9 @@ mod tests {
     async fn clients_are_spread_over_the_seconds_and_forgotten_when_they_are_gone() {
         let heartbeat = heartbeat();
         let clients: Vec<_> = (0..2 * PING_SECONDS).map(|n| sample::client(n as u128, FOREVER)).collect();
-        clients.iter().for_each(|(client, _)| heartbeat.watch(client));
+        for (client, _) in &clients {
+            heartbeat.watch(client);
+        }
         assert!(heartbeat.slots.iter().all(|slot| slot.lock().len() == 2));
         assert_eq!(heartbeat.clients().len(), clients.len());
         drop(clients);

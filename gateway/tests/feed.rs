@@ -1,5 +1,6 @@
 //! The delivery line over the broker and the store of standalone mode: whatever happens on the way, a member gets every
 //! message after the place where it began, once and in order.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::VecDeque,
