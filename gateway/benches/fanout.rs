@@ -175,7 +175,7 @@ impl Fleet {
             let id = ConnectionId(Uuid::from_u128(n as u128));
             let info = ClientInfo { user: UserId::parse("reader")?, client: id, info: None };
             let client = Arc::new(Client::new(info, &WEBSOCKET, outbox, u64::MAX));
-            room.add(Member::held(client, Subscription::new(false, false)));
+            room.add(Member::held(client, Subscription::new(false, false), None));
             ensure!(matches!(room.open(id, Seq(0), None), Opening::Open(_)), "a new member is not let in");
         }
         let conversation = ConversationId::parse("conv_1_2")?;
