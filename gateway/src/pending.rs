@@ -147,7 +147,13 @@ impl Pending {
         let mut shelf = shelf.lock();
         let (mut handed_in, entries) =
             (std::mem::take(&mut shelf.handed_in), std::mem::take(&mut shelf.entries));
-        handed_in.extend(entries.into_values());
+        // What was not kept cannot be handed in. Nobody can tell what became of it, and who waits for it is told just that.
+        let (kept, gone): (Vec<Entry>, Vec<Entry>) =
+            entries.into_values().partition(|entry| entry.message.is_some());
+        for _ in gone {
+            self.metrics.pending.decrement(1.0);
+        }
+        handed_in.extend(kept);
         let messages = handed_in.iter().filter_map(|entry| entry.message.clone()).collect();
         shelf.handed_in = handed_in;
         messages
@@ -272,9 +278,9 @@ mod tests {
         pending.stored(HERE, at(5));
         assert_eq!(heard(&mut to_one), notice("a", 3) + &notice("b", 1));
         assert_eq!(heard(&mut to_other), notice("a", 4));
-        assert_eq!(pending.messages(HERE), [message("a", 5)]);
+        assert_eq!(heard(&mut to_one), "");
         pending.stored(HERE, at(9));
-        assert_eq!((heard(&mut to_one), pending.partitions()), (notice("a", 5), vec![]));
+        assert_eq!((heard(&mut to_one), pending.waiting()), (notice("a", 5), vec![]));
     }
 
     #[tokio::test]
@@ -291,7 +297,7 @@ mod tests {
         // What the store had before the log was asked waits for nothing.
         pending.add(HERE, LogPosition::default(), message("a", 1), notify(&client));
         assert_eq!(heard(&mut to_client), notice("a", 1));
-        assert_eq!(pending.partitions(), [HERE]);
+        assert_eq!(pending.waiting(), [HERE]);
         pending.stored(Partition(1), at(9));
         pending.stored(Partition(9), at(9));
         assert_eq!(heard(&mut to_client), "");
@@ -339,10 +345,40 @@ mod tests {
         pending.bytes.store(PENDING_BYTES_MAX, Ordering::Relaxed);
         let (waiter, answer) = acknowledge();
         pending.add(HERE, at(1), message("a", 1), waiter);
-        assert_eq!((pending.messages(HERE), pending.partitions()), (vec![], vec![HERE]));
+        assert_eq!(pending.waiting(), [HERE]);
         pending.stored(HERE, at(1));
         assert_eq!(answer.await, Ok(()));
         assert_eq!(pending.bytes.load(Ordering::Relaxed), PENDING_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_in_again_waits_until_the_store_is_found_to_have_it() {
+        let pending = pending();
+        let (client, mut to_client) = sample::client(1, 0);
+        pending.add(HERE, at(1), message("a", 1), notify(&client));
+        pending.add(HERE, at(2), message("a", 2), notify(&client));
+        pending.stored(HERE, at(1));
+        assert_eq!(heard(&mut to_client), notice("a", 1));
+        assert_eq!(pending.salvage(HERE), [message("a", 2)]);
+        assert_eq!(pending.salvage(HERE), [message("a", 2)], "it may be lost again");
+        // A notice of the new log says nothing of what was in the old one.
+        pending.stored(HERE, LogPosition { epoch: Epoch(1), ..at(9) });
+        assert_eq!((heard(&mut to_client), pending.waiting()), (String::new(), vec![HERE]));
+        assert_eq!(pending.handed_in(9), [(HERE, message("a", 2).id)]);
+        pending.found(HERE, message("a", 1).id);
+        pending.found(HERE, message("a", 2).id);
+        assert_eq!((heard(&mut to_client), pending.waiting()), (notice("a", 2), vec![]));
+        assert_eq!(pending.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_cannot_be_handed_in_is_told_so() {
+        let pending = pending();
+        pending.bytes.store(PENDING_BYTES_MAX, Ordering::Relaxed);
+        let (waiter, answer) = acknowledge();
+        pending.add(HERE, at(1), message("a", 1), waiter);
+        assert_eq!((pending.salvage(HERE), pending.waiting()), (vec![], vec![]));
+        assert!(answer.await.is_err());
     }
 
     #[tokio::test]
@@ -352,6 +388,6 @@ mod tests {
         pending.add(HERE, at(1), message("a", 1), notify(&client));
         drop((client, drain));
         pending.stored(HERE, at(1));
-        assert_eq!(pending.partitions(), []);
+        assert_eq!(pending.waiting(), []);
     }
 }
