@@ -98,7 +98,7 @@ impl Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{self, heard};
+    use crate::tests::{client, heard};
 
     const FOREVER: u64 = u64::MAX;
 
@@ -113,8 +113,8 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_answer_a_ping_is_closed() {
         let heartbeat = heartbeat();
-        let (silent, mut to_silent) = sample::client(1, FOREVER);
-        let (alive, mut to_alive) = sample::client(2, FOREVER);
+        let (silent, mut to_silent) = client(1, FOREVER);
+        let (alive, mut to_alive) = client(2, FOREVER);
         heartbeat.watch(&silent);
         heartbeat.watch(&alive);
         turn(&heartbeat, Heartbeat::check);
@@ -132,9 +132,9 @@ mod tests {
     async fn a_token_may_be_renewed_for_a_while_after_its_time() {
         let heartbeat = heartbeat();
         let now = clock::now_ms() / 1_000;
-        let (late, _to_late) = sample::client(1, now);
-        let (expired, _to_expired) = sample::client(2, now - TOKEN_GRACE_SECONDS - 1);
-        let (renewed, _to_renewed) = sample::client(3, 0);
+        let (late, _to_late) = client(1, now);
+        let (expired, _to_expired) = client(2, now - TOKEN_GRACE_SECONDS - 1);
+        let (renewed, _to_renewed) = client(3, 0);
         renewed.renew(FOREVER);
         for client in [&late, &expired, &renewed] {
             heartbeat.watch(client);
@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn clients_are_spread_over_the_seconds_and_forgotten_when_they_are_gone() {
         let heartbeat = heartbeat();
-        let clients: Vec<_> = (0..2 * PING_SECONDS).map(|n| sample::client(n as u128, FOREVER)).collect();
+        let clients: Vec<_> = (0..2 * PING_SECONDS).map(|n| client(n as u128, FOREVER)).collect();
         for (client, _) in &clients {
             heartbeat.watch(client);
         }

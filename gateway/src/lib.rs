@@ -16,7 +16,8 @@ pub mod outbox;
 pub mod pending;
 pub mod protocol;
 pub mod roster;
-#[cfg(test)]
-mod sample;
 pub mod session;
 pub mod socket;
+
+#[cfg(test)]
+mod tests;

@@ -224,7 +224,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::sample::{self, conversation, heard};
+    use crate::tests::{client, conversation, heard, who};
 
     const HERE: Partition = Partition(0);
 
@@ -243,7 +243,7 @@ mod tests {
             seq: Seq(seq),
             prev: Seq(seq - 1),
             time: 0,
-            sender: sample::who(1).user,
+            sender: who(1).user,
             client_id: None,
             kind: MessageKind::TEXT,
             body: Body::from_json("1"),
@@ -267,8 +267,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_gets_one_notice_for_each_conversation() {
         let pending = pending();
-        let (one, mut to_one) = sample::client(1, 0);
-        let (other, mut to_other) = sample::client(2, 0);
+        let (one, mut to_one) = client(1, 0);
+        let (other, mut to_other) = client(2, 0);
         for n in 1..=3 {
             pending.add(HERE, at(n), message("a", n), notify(&one));
         }
@@ -286,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn a_notice_may_come_first_twice_and_late() {
         let pending = pending();
-        let (client, mut to_client) = sample::client(1, 0);
+        let (client, mut to_client) = client(1, 0);
         pending.stored(HERE, at(5));
         pending.add(HERE, at(5), message("a", 5), notify(&client));
         assert_eq!(heard(&mut to_client), notice("a", 5));
@@ -323,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn a_retry_waits_together_with_the_first_try() {
         let pending = pending();
-        let (client, mut to_client) = sample::client(1, 0);
+        let (client, mut to_client) = client(1, 0);
         let (waiter, first) = acknowledge();
         pending.add(HERE, at(1), message("a", 1), waiter);
         pending.add(HERE, at(1), message("a", 1), notify(&client));
@@ -354,7 +354,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_handed_in_again_waits_until_the_store_is_found_to_have_it() {
         let pending = pending();
-        let (client, mut to_client) = sample::client(1, 0);
+        let (client, mut to_client) = client(1, 0);
         pending.add(HERE, at(1), message("a", 1), notify(&client));
         pending.add(HERE, at(2), message("a", 2), notify(&client));
         pending.stored(HERE, at(1));
@@ -384,7 +384,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_is_gone_needs_no_notice() {
         let pending = pending();
-        let (client, drain) = sample::client(1, 0);
+        let (client, drain) = client(1, 0);
         pending.add(HERE, at(1), message("a", 1), notify(&client));
         drop((client, drain));
         pending.stored(HERE, at(1));

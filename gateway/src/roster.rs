@@ -131,7 +131,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::sample::{conversation, who};
+    use crate::tests::{conversation, who};
 
     struct Rig {
         roster: Roster,

@@ -100,7 +100,7 @@ mod tests {
     use shared::store::{Conversation, sqlite::SqliteStore};
 
     use super::*;
-    use crate::sample;
+    use crate::tests::{conversation, who};
 
     struct Rig {
         cache: MembershipCache,
@@ -114,7 +114,7 @@ mod tests {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let store = SqliteStore::open(&directory.path().join("starling.db")).unwrap();
-            let (owner, id) = (sample::who(1).user, sample::conversation("team"));
+            let (owner, id) = (who(1).user, conversation("team"));
             Self { cache: MembershipCache::default(), store, owner, id, _directory: directory }
         }
 

@@ -1,4 +1,4 @@
-//! Clients for unit tests: what is said to one can be read as text.
+//! What the rooms' unit tests share: clients to whom everything that is said can be read as text.
 
 use std::{sync::Arc, time::Duration};
 
