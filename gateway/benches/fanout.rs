@@ -107,8 +107,8 @@ fn main() -> anyhow::Result<()> {
 fn measure(fleet: &mut Fleet, case: &Case, turn: Duration) -> anyhow::Result<()> {
     let (mut path, mut bare) = (Cost::default(), Cost::default());
     for _ in 0..TURNS {
-        path.add(fleet.run(case, turn, Fleet::deliver)?);
-        bare.add(fleet.run(case, turn, Fleet::send_each)?);
+        path.add(&fleet.run(case, turn, Fleet::deliver)?);
+        bare.add(&fleet.run(case, turn, Fleet::send_each)?);
     }
     let (path, bare) = (path.micros(), bare.micros());
     let pace = if case.paced { format!("{PACE}/s") } else { String::new() };
@@ -131,7 +131,7 @@ struct Cost {
 }
 
 impl Cost {
-    fn add(&mut self, other: Self) {
+    fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.deliveries += other.deliveries;
     }
@@ -175,7 +175,7 @@ impl Fleet {
             let id = ConnectionId(Uuid::from_u128(n as u128));
             let info = ClientInfo { user: UserId::parse("reader")?, client: id, info: None };
             let client = Arc::new(Client::new(info, &WEBSOCKET, outbox, u64::MAX));
-            room.add(Member::held(client, Subscription::new(false, false)));
+            room.add(Member::held(client, Subscription::new(false, false), None));
             ensure!(matches!(room.open(id, Seq(0), None), Opening::Open(_)), "a new member is not let in");
         }
         let conversation = ConversationId::parse("conv_1_2")?;

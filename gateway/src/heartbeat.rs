@@ -66,7 +66,7 @@ impl Heartbeat {
     fn ping(&self, slot: usize) {
         let now = clock::now_ms() / 1_000;
         for client in self.living(slot) {
-            if now > client.expires() + TOKEN_GRACE_SECONDS {
+            if now > client.expires().saturating_add(TOKEN_GRACE_SECONDS) {
                 self.end(&client, Disconnect::Expired);
             } else {
                 client.ping();
@@ -92,5 +92,69 @@ impl Heartbeat {
         let mut living = Vec::with_capacity(slot.len());
         slot.retain(|client| client.upgrade().inspect(|client| living.push(Arc::clone(client))).is_some());
         living
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::{client, heard};
+
+    const FOREVER: u64 = u64::MAX;
+
+    fn heartbeat() -> Heartbeat {
+        Heartbeat::new(Arc::new(Metrics::register()))
+    }
+
+    fn turn(heartbeat: &Heartbeat, what: fn(&Heartbeat, usize)) {
+        (0..PING_SECONDS).for_each(|slot| what(heartbeat, slot));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_a_ping_is_closed() {
+        let heartbeat = heartbeat();
+        let (silent, mut to_silent) = client(1, FOREVER);
+        let (alive, mut to_alive) = client(2, FOREVER);
+        heartbeat.watch(&silent);
+        heartbeat.watch(&alive);
+        turn(&heartbeat, Heartbeat::check);
+        assert_eq!((heard(&mut to_silent), silent.outbox.is_closed()), (String::new(), false));
+        turn(&heartbeat, Heartbeat::ping);
+        assert_eq!((heard(&mut to_silent), heard(&mut to_alive)), ("{}\n".to_owned(), "{}\n".to_owned()));
+        assert!(alive.pong());
+        assert!(!alive.pong(), "one answer for one ping");
+        turn(&heartbeat, Heartbeat::check);
+        assert_eq!(silent.outbox.closed().await, Disconnect::NoPong);
+        assert!(!alive.outbox.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_token_may_be_renewed_for_a_while_after_its_time() {
+        let heartbeat = heartbeat();
+        let now = clock::now_ms() / 1_000;
+        let (late, _to_late) = client(1, now);
+        let (expired, _to_expired) = client(2, now - TOKEN_GRACE_SECONDS - 1);
+        let (renewed, _to_renewed) = client(3, 0);
+        renewed.renew(FOREVER);
+        for client in [&late, &expired, &renewed] {
+            heartbeat.watch(client);
+        }
+        turn(&heartbeat, Heartbeat::ping);
+        assert_eq!(expired.outbox.closed().await, Disconnect::Expired);
+        assert!(!late.outbox.is_closed() && !renewed.outbox.is_closed());
+    }
+
+    #[tokio::test]
+    async fn clients_are_spread_over_the_seconds_and_forgotten_when_they_are_gone() {
+        let heartbeat = heartbeat();
+        let clients: Vec<_> = (0..2 * PING_SECONDS).map(|n| client(n as u128, FOREVER)).collect();
+        for (client, _) in &clients {
+            heartbeat.watch(client);
+        }
+        assert!(heartbeat.slots.iter().all(|slot| slot.lock().len() == 2));
+        assert_eq!(heartbeat.clients().len(), clients.len());
+        drop(clients);
+        turn(&heartbeat, Heartbeat::ping);
+        assert!(heartbeat.slots.iter().all(|slot| slot.lock().is_empty()));
     }
 }

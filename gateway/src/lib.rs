@@ -18,3 +18,6 @@ pub mod protocol;
 pub mod roster;
 pub mod session;
 pub mod socket;
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{hub::Client, metrics::Metrics, outbox::Class};
 
-/// Most bytes of bodies that are kept; above it the oldest of a partition are let go, and only their waiters stay.
+/// Most bytes of bodies that are kept; above it those of new messages are not, and only who waits for them is.
 pub const PENDING_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Who waits for a message to be stored.
@@ -257,6 +257,185 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use shared::{
+        broker::EntryId,
+        domain::{Body, Epoch, MessageId, MessageKind},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::tests::{client, conversation, heard, who};
+
+    const HERE: Partition = Partition(0);
+
+    fn pending() -> Pending {
+        Pending::new(2, Arc::new(Metrics::register()))
+    }
+
+    fn at(n: u64) -> LogPosition {
+        LogPosition { epoch: Epoch(0), entry: EntryId { ms: 1, n } }
+    }
+
+    fn message(id: &str, seq: u64) -> Message {
+        Message {
+            id: MessageId(Uuid::from_u128(seq.into())),
+            conversation: conversation(id),
+            seq: Seq(seq),
+            prev: Seq(seq - 1),
+            time: 0,
+            sender: who(1).user,
+            client_id: None,
+            kind: MessageKind::TEXT,
+            body: Body::from_json("1"),
+        }
+    }
+
+    fn notify(client: &Arc<Client>) -> Waiter {
+        Waiter { notify: Some(Arc::downgrade(client)), acknowledge: None }
+    }
+
+    fn acknowledge() -> (Waiter, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        (Waiter { notify: None, acknowledge: Some(sender) }, receiver)
+    }
+
+    fn notice(id: &str, upto: u64) -> String {
+        let data = format!(r#"{{"type":"stored","conversation":"{id}","upto":{upto}}}"#);
+        format!("{{\"push\":{{\"message\":{{\"data\":{data}}}}}}}\n")
+    }
+
+    #[tokio::test]
+    async fn a_client_gets_one_notice_for_each_conversation() {
+        let pending = pending();
+        let (one, mut to_one) = client(1, 0);
+        let (other, mut to_other) = client(2, 0);
+        for n in 1..=3 {
+            pending.add(HERE, at(n), message("a", n), notify(&one));
+        }
+        pending.add(HERE, at(4), message("b", 1), notify(&one));
+        pending.add(HERE, at(5), message("a", 4), notify(&other));
+        pending.add(HERE, at(6), message("a", 5), notify(&one));
+        pending.stored(HERE, at(5));
+        assert_eq!(heard(&mut to_one), notice("a", 3) + &notice("b", 1));
+        assert_eq!(heard(&mut to_other), notice("a", 4));
+        assert_eq!(heard(&mut to_one), "");
+        pending.stored(HERE, at(9));
+        assert_eq!((heard(&mut to_one), pending.waiting()), (notice("a", 5), vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_notice_may_come_first_twice_and_late() {
+        let pending = pending();
+        let (client, mut to_client) = client(1, 0);
+        pending.stored(HERE, at(5));
+        pending.add(HERE, at(5), message("a", 5), notify(&client));
+        assert_eq!(heard(&mut to_client), notice("a", 5));
+        pending.add(HERE, at(6), message("a", 6), notify(&client));
+        // One that was overtaken says nothing new.
+        pending.stored(HERE, at(4));
+        pending.stored(HERE, at(5));
+        // What the store had before the log was asked waits for nothing.
+        pending.add(HERE, LogPosition::default(), message("a", 1), notify(&client));
+        assert_eq!(heard(&mut to_client), notice("a", 1));
+        assert_eq!(pending.waiting(), [HERE]);
+        pending.stored(Partition(1), at(9));
+        pending.stored(Partition(9), at(9));
+        assert_eq!(heard(&mut to_client), "");
+        pending.stored(HERE, at(6));
+        pending.stored(HERE, at(6));
+        assert_eq!(heard(&mut to_client), notice("a", 6));
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_waits_for_the_store() {
+        let pending = pending();
+        let (waiter, mut answer) = acknowledge();
+        pending.add(HERE, at(2), message("a", 2), waiter);
+        pending.stored(HERE, at(1));
+        assert!(answer.try_recv().is_err());
+        pending.stored(HERE, at(2));
+        assert_eq!(answer.await, Ok(()));
+        let (waiter, answer) = acknowledge();
+        pending.add(HERE, at(1), message("a", 1), waiter);
+        assert_eq!(answer.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_retry_waits_together_with_the_first_try() {
+        let pending = pending();
+        let (client, mut to_client) = client(1, 0);
+        let (waiter, first) = acknowledge();
+        pending.add(HERE, at(1), message("a", 1), waiter);
+        pending.add(HERE, at(1), message("a", 1), notify(&client));
+        pending.stored(HERE, at(1));
+        assert_eq!(first.await, Ok(()));
+        assert_eq!(heard(&mut to_client), notice("a", 1));
+        // When both wait for the answer, the first one is told that it cannot be had here.
+        let ((one, first), (other, second)) = (acknowledge(), acknowledge());
+        pending.add(HERE, at(2), message("a", 2), one);
+        pending.add(HERE, at(2), message("a", 2), other);
+        pending.stored(HERE, at(2));
+        assert_eq!((first.await.is_err(), second.await), (true, Ok(())));
+        assert_eq!(pending.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_is_not_kept_but_waited_for() {
+        let pending = pending();
+        pending.bytes.store(PENDING_BYTES_MAX, Ordering::Relaxed);
+        let (waiter, answer) = acknowledge();
+        pending.add(HERE, at(1), message("a", 1), waiter);
+        assert_eq!(pending.waiting(), [HERE]);
+        pending.stored(HERE, at(1));
+        assert_eq!(answer.await, Ok(()));
+        assert_eq!(pending.bytes.load(Ordering::Relaxed), PENDING_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_in_again_waits_until_the_store_is_found_to_have_it() {
+        let pending = pending();
+        let (client, mut to_client) = client(1, 0);
+        pending.add(HERE, at(1), message("a", 1), notify(&client));
+        pending.add(HERE, at(2), message("a", 2), notify(&client));
+        pending.stored(HERE, at(1));
+        assert_eq!(heard(&mut to_client), notice("a", 1));
+        assert_eq!(pending.salvage(HERE), [message("a", 2)]);
+        assert_eq!(pending.salvage(HERE), [message("a", 2)], "it may be lost again");
+        // A notice of the new log says nothing of what was in the old one.
+        pending.stored(HERE, LogPosition { epoch: Epoch(1), ..at(9) });
+        assert_eq!((heard(&mut to_client), pending.waiting()), (String::new(), vec![HERE]));
+        assert_eq!(pending.adrift(9).len(), 1);
+        pending.found(HERE, message("a", 1).id);
+        pending.found(HERE, message("a", 2).id);
+        assert_eq!((heard(&mut to_client), pending.waiting()), (notice("a", 2), vec![]));
+        assert_eq!(pending.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_cannot_be_handed_in_is_told_so() {
+        let pending = pending();
+        pending.bytes.store(PENDING_BYTES_MAX, Ordering::Relaxed);
+        let (waiter, answer) = acknowledge();
+        pending.add(HERE, at(1), message("a", 1), waiter);
+        assert_eq!((pending.salvage(HERE), pending.waiting()), (vec![], vec![]));
+        assert!(answer.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_needs_no_notice() {
+        let pending = pending();
+        let (client, drain) = client(1, 0);
+        pending.add(HERE, at(1), message("a", 1), notify(&client));
+        drop((client, drain));
+        pending.stored(HERE, at(1));
+        assert_eq!(pending.waiting(), []);
+    }
+}
+
+#[cfg(test)]
+mod adrift_tests {
     use shared::{
         broker::EntryId,
         domain::{Body, Epoch, MessageKind, UserId},

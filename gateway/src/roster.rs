@@ -22,7 +22,7 @@ const REFRESH_ENTRIES_MAX: usize = 512;
 
 /// This node's part of the presence.
 pub struct Roster {
-    here: Mutex<HashMap<(ConversationId, ConnectionId), ClientInfo>>,
+    here: Arc<Mutex<HashMap<(ConversationId, ConnectionId), ClientInfo>>>,
     presence: Arc<dyn Presence>,
     broker: Arc<dyn Broker>,
     tracker: TaskTracker,
@@ -31,7 +31,7 @@ pub struct Roster {
 impl Roster {
     /// An empty roster.
     pub fn new(presence: Arc<dyn Presence>, broker: Arc<dyn Broker>, tracker: TaskTracker) -> Self {
-        Self { here: Mutex::default(), presence, broker, tracker }
+        Self { here: Arc::default(), presence, broker, tracker }
     }
 
     /// A connection is in the conversation from now on; the others are told.
@@ -51,9 +51,19 @@ impl Roster {
             return;
         }
         let (presence, broker) = (Arc::clone(&self.presence), Arc::clone(&self.broker));
-        let (conversation, who) = (conversation.clone(), who.clone());
+        let (here, key, who) = (Arc::clone(&self.here), (conversation.clone(), who.client), who.clone());
         self.tracker.spawn(async move {
-            match presence.leave(&conversation, who.client).await {
+            let left = presence.leave(&key.0, who.client).await;
+            let is_back = here.lock().contains_key(&key);
+            let (conversation, _) = key;
+            if is_back {
+                // It came back before it was taken out, which took out what had come back.
+                if let Err(error) = presence.enter(&[(conversation, who)]).await {
+                    tracing::debug!(%error, "presence is entered at the next refresh");
+                }
+                return;
+            }
+            match left {
                 Ok(clients) => signal(&*broker, &conversation, clients, Event::Leave(who)).await,
                 Err(error) => tracing::debug!(%error, "presence ends when it expires"),
             }
@@ -103,5 +113,110 @@ async fn signal(broker: &dyn Broker, conversation: &ConversationId, clients: u32
         && let Err(error) = broker.signal(conversation, record).await
     {
         tracing::debug!(%error, "a join or leave was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{
+        broker::{
+            Inbound,
+            memory::{Memory, MemoryBroker},
+            sequence::Limits,
+        },
+        domain::NodeId,
+        presence::memory::MemoryPresence,
+        record::decode_live,
+    };
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::tests::{conversation, who};
+
+    struct Rig {
+        roster: Roster,
+        presence: Arc<dyn Presence>,
+        tracker: TaskTracker,
+        inbox: mpsc::UnboundedReceiver<Inbound>,
+    }
+
+    impl Rig {
+        async fn new() -> Self {
+            let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Memory::new(1, Limits::default())));
+            let (sender, inbox) = mpsc::unbounded_channel();
+            let sink = Arc::new(move |inbound| drop(sender.send(inbound)));
+            broker.start(&NodeId::parse("n1").unwrap(), sink);
+            broker.subscribe(&[conversation("c")]).await.unwrap();
+            let (presence, tracker) = (Arc::new(MemoryPresence::default()), TaskTracker::new());
+            let presence: Arc<dyn Presence> = presence;
+            let roster = Roster::new(Arc::clone(&presence), broker, tracker.clone());
+            Self { roster, presence, tracker, inbox }
+        }
+
+        /// Waits until no task is left.
+        async fn quiet(&self) {
+            self.tracker.close();
+            self.tracker.wait().await;
+        }
+
+        async fn clients(&self) -> u32 {
+            self.presence.stats(&conversation("c")).await.unwrap().clients
+        }
+
+        /// What was told so far.
+        fn told(&mut self) -> Vec<Event> {
+            let mut told = Vec::new();
+            while let Ok(inbound) = self.inbox.try_recv() {
+                if let Inbound::Record(conversation, record) = inbound {
+                    told.push(decode_live(&conversation, &record).unwrap());
+                }
+            }
+            told
+        }
+    }
+
+    #[tokio::test]
+    async fn comings_and_goings_are_told() {
+        let mut rig = Rig::new().await;
+        rig.roster.enter(&conversation("c"), &who(1)).await;
+        assert_eq!(rig.clients().await, 1);
+        rig.roster.leave(&conversation("c"), &who(1));
+        rig.roster.leave(&conversation("c"), &who(1));
+        rig.quiet().await;
+        assert_eq!(rig.clients().await, 0);
+        assert_eq!(rig.told(), [Event::Join(who(1)), Event::Leave(who(1))]);
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_at_once_is_there() {
+        let rig = Rig::new().await;
+        rig.roster.enter(&conversation("c"), &who(1)).await;
+        rig.roster.leave(&conversation("c"), &who(1));
+        rig.roster.enter(&conversation("c"), &who(1)).await;
+        rig.quiet().await;
+        assert_eq!(rig.clients().await, 1);
+    }
+
+    #[tokio::test]
+    async fn in_a_crowd_nobody_is_told() {
+        let mut rig = Rig::new().await;
+        let crowd: Vec<PresenceEntry> =
+            (0..u128::from(JOIN_LEAVE_CLIENTS_MAX)).map(|n| (conversation("c"), who(n))).collect();
+        rig.presence.enter(&crowd).await.unwrap();
+        rig.roster.enter(&conversation("c"), &who(1_000)).await;
+        rig.roster.leave(&conversation("c"), &who(1_000));
+        rig.quiet().await;
+        // The one that leaves makes the crowd small enough again.
+        assert_eq!(rig.told(), [Event::Leave(who(1_000))]);
+    }
+
+    #[tokio::test]
+    async fn what_a_refresh_entered_too_late_is_taken_back() {
+        let rig = Rig::new().await;
+        let entries = [(conversation("c"), who(1)), (conversation("c"), who(2))];
+        rig.presence.enter(&entries).await.unwrap();
+        rig.roster.here.lock().insert((conversation("c"), who(1).client), who(1));
+        rig.roster.remove_stale(&entries).await;
+        assert_eq!(rig.presence.list(&conversation("c"), 9).await.unwrap(), [who(1)]);
     }
 }

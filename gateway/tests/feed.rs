@@ -1,5 +1,6 @@
 //! The delivery line over the broker and the store of standalone mode: whatever happens on the way, a member gets every
 //! message after the place where it began, once and in order.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::VecDeque,
@@ -33,7 +34,7 @@ use shared::{
         NodeId, Seq, UserId,
     },
     publisher::Publisher,
-    record::{Payload, encode_ephemeral},
+    record::{Payload, encode_ephemeral, encode_message},
     store::{Store, sqlite::SqliteStore},
 };
 use tokio_util::{
@@ -149,14 +150,18 @@ impl Node {
         }
     }
 
-    async fn say(&mut self, bytes: usize) -> Seq {
-        let payload = Payload {
+    fn payload(&self, bytes: usize) -> Payload {
+        Payload {
             id: MessageId(Uuid::from_u128(self.all.len() as u128)),
             sender: UserId::parse("alice").unwrap(),
             client_id: None,
             kind: MessageKind::TEXT,
             body: Body::from_json(format!("{:?}", "x".repeat(bytes))),
-        };
+        }
+    }
+
+    async fn say(&mut self, bytes: usize) -> Seq {
+        let payload = self.payload(bytes);
         let accepted = self.publisher.publish(&conversation(), payload.clone(), false).await.unwrap();
         let message = payload.at(conversation(), accepted.seq, accepted.prev, accepted.time);
         self.all.push(message);
@@ -490,7 +495,7 @@ impl History {
 fn every_member_gets_everything_once_and_in_order() {
     let (_directory, store) = open_store();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(steps in prop::collection::vec(step(), 1..80))| {
         runtime.block_on(async {
             let mut history = History::new(Arc::clone(&store));
@@ -636,6 +641,39 @@ async fn who_reads_too_slowly_reads_again() {
     assert_eq!(member.open(&node).await, Opened::Open);
     said.extend(node.say_times(1).await);
     member.gets(&said).await;
+}
+
+#[tokio::test]
+async fn what_only_another_one_has_read_is_not_taken_for_known() {
+    let mut node = Node::start(PLENTY, NEVER);
+    let (mut early, mut late) = (node.member(), node.member());
+    early.join(&node).await;
+    late.join(&node).await;
+    early.read(&node).await;
+    node.line.lose(1);
+    let mut said = node.say_times(1).await;
+    late.read(&node).await;
+    assert_eq!(late.open(&node).await, Opened::Open);
+    assert_eq!(early.open(&node).await, Opened::Behind);
+    early.read(&node).await;
+    assert_eq!(early.open(&node).await, Opened::Open);
+    said.extend(node.say_times(1).await);
+    early.gets(&said).await;
+    late.gets(&said).await;
+}
+
+#[tokio::test]
+async fn a_message_that_did_not_survive_keeps_nobody_out() {
+    let mut node = Node::start(PLENTY, NEVER);
+    let mut witness = node.open_member().await;
+    let payload = node.payload(1);
+    let lost = encode_message(&payload.at(conversation(), Seq(1), Seq(0), 0));
+    (node.sink)(Inbound::Record(conversation(), lost));
+    witness.gets(&[Seq(1)]).await;
+    let mut member = node.member();
+    member.join(&node).await;
+    member.read(&node).await;
+    assert_eq!(member.open(&node).await, Opened::Open);
 }
 
 #[tokio::test]

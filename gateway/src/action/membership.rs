@@ -69,7 +69,9 @@ impl MembershipCache {
         let mut cache = self.cache.lock();
         cache.roles.retain(|(conversation, _), _| *conversation != change.conversation);
         cache.make_room();
-        cache.floors.insert(change.conversation.clone(), (change.version, Instant::now()));
+        // Announcements may overtake each other.
+        let (floor, since) = cache.floors.entry(change.conversation.clone()).or_insert((0, Instant::now()));
+        (*floor, *since) = (change.version.max(*floor), Instant::now());
     }
 
     /// Forgets everything: announcements may have been missed.
@@ -88,5 +90,83 @@ impl Cache {
         if self.roles.len() >= ANSWERS_MAX / 2 {
             self.roles.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use shared::store::{Conversation, sqlite::SqliteStore};
+
+    use super::*;
+    use crate::tests::{conversation, who};
+
+    struct Rig {
+        cache: MembershipCache,
+        store: SqliteStore,
+        owner: UserId,
+        id: ConversationId,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let store = SqliteStore::open(&directory.path().join("starling.db")).unwrap();
+            let (owner, id) = (who(1).user, conversation("team"));
+            Self { cache: MembershipCache::default(), store, owner, id, _directory: directory }
+        }
+
+        async fn role(&self) -> Option<Role> {
+            self.cache.role(&self.store, &self.id, &self.owner).await.unwrap()
+        }
+
+        async fn create(&self) {
+            let conversation = Conversation {
+                id: self.id.clone(),
+                kind: "group".to_owned(),
+                name: None,
+                members: vec![(self.owner.clone(), Role::Owner)],
+                created_ms: 1,
+            };
+            assert!(self.store.create_conversation(&conversation).await.unwrap());
+        }
+
+        fn change(&self, version: u64) {
+            self.cache.changed(&MembersChanged { conversation: self.id.clone(), version });
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_believed_until_a_change_is_announced() {
+        let rig = Rig::new();
+        assert_eq!(rig.role().await, None);
+        rig.create().await;
+        assert_eq!(rig.role().await, None, "it was asked a moment ago");
+        rig.change(1);
+        assert_eq!(rig.role().await, Some(Role::Owner));
+    }
+
+    #[tokio::test]
+    async fn everything_can_be_forgotten() {
+        let rig = Rig::new();
+        assert_eq!(rig.role().await, None);
+        rig.create().await;
+        rig.cache.clear();
+        assert_eq!(rig.role().await, Some(Role::Owner));
+    }
+
+    #[tokio::test]
+    async fn an_answer_from_before_a_change_is_not_believed() {
+        let rig = Rig::new();
+        let mut answer = Box::pin(rig.role());
+        assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        rig.change(1);
+        // An older announcement that comes late does not undo the newer one.
+        rig.change(0);
+        assert_eq!(answer.await, None);
+        rig.create().await;
+        assert_eq!(rig.role().await, Some(Role::Owner));
     }
 }

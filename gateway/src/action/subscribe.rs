@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shared::domain::{
-    Catchup, ConversationId, ConversationKind, MessageKind, Position, Refusal, Seq, Subscribe, Subscribed,
+    Catchup, ConnectionId, ConversationId, ConversationKind, MessageKind, Position, Refusal, Seq, Subscribe,
+    Subscribed,
 };
 
 use super::{Node, authorize, history::top_of};
@@ -45,24 +46,37 @@ pub async fn join(
     seal: &(dyn Fn(Subscribed) -> Bytes + Sync),
 ) -> Result<(), Refusal> {
     let (conversation, id) = (&request.conversation, client.info.client);
+    let mut attempt = Attempt { node, conversation, id, succeeded: false };
     node.feed.join(conversation, client, subscription).await.map_err(|_| Refusal::Unavailable)?;
-    let mut outcome = Err(Refusal::Unavailable);
     for _ in 0..OPEN_ATTEMPTS_MAX {
-        let (subscribed, up_to) = match read(node, request).await {
-            Ok(read) => read,
-            Err(refusal) => {
-                outcome = Err(refusal);
-                break;
-            }
-        };
+        let (subscribed, up_to) = read(node, request).await?;
         match node.feed.open(conversation, id, up_to, seal(subscribed)).await {
-            Opened::Open => return Ok(()),
+            Opened::Open => {
+                attempt.succeeded = true;
+                return Ok(());
+            }
             Opened::Behind => {}
             Opened::Gone => break,
         }
     }
-    node.feed.leave(conversation, id);
-    outcome
+    Err(Refusal::Unavailable)
+}
+
+/// Takes the client out again unless it came to be a member, even when nobody waits for the outcome any more: a client
+/// that needs too long to connect is given up in the middle.
+struct Attempt<'a> {
+    node: &'a Node,
+    conversation: &'a ConversationId,
+    id: ConnectionId,
+    succeeded: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.succeeded {
+            self.node.feed.leave(self.conversation, self.id);
+        }
+    }
 }
 
 /// Leaves the conversation.

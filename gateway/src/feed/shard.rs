@@ -231,7 +231,7 @@ impl Shard {
                 self.topics.values_mut().for_each(|topic| topic.confirmed = false);
             }
             Command::Join { conversation, client, subscription, confirmed } => {
-                self.join(&conversation, Member::held(client, subscription), confirmed);
+                self.join(&conversation, client, subscription, confirmed);
             }
             Command::Open { conversation, client, up_to, frame, opened } => {
                 let outcome = self.open(&conversation, client, up_to, frame);
@@ -251,10 +251,16 @@ impl Shard {
         }
     }
 
-    fn join(&mut self, conversation: &ConversationId, member: Member, confirmed: oneshot::Sender<()>) {
+    fn join(
+        &mut self,
+        conversation: &ConversationId,
+        client: Arc<Client>,
+        subscription: Arc<Subscription>,
+        confirmed: oneshot::Sender<()>,
+    ) {
         let is_new = !self.topics.contains_key(conversation);
         let topic = self.topics.entry(conversation.clone()).or_insert_with(Topic::new);
-        topic.room.add(member);
+        topic.room.add(Member::held(client, subscription, topic.last()));
         topic.idle_since = None;
         self.metrics.subscriptions.increment(1.0);
         if topic.confirmed {
@@ -299,9 +305,6 @@ impl Shard {
         topic.room.send_to(client, frame);
         if topic.last().is_some() {
             topic.room.deliver_to(client, conversation, &missed);
-            if let Some(last) = missed.last() {
-                topic.room.advance(client, last.seq);
-            }
         } else {
             // It is the first to open, so what it has missed is what the topic has to follow on.
             topic.starts_at(up_to);

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     dialect::{DIALECTS_MAX, Dialect},
-    outbox::Class,
+    outbox::{Class, Outbox},
 };
 
 /// One client in one conversation.
@@ -19,24 +19,37 @@ use crate::{
 pub struct Member {
     client: Arc<Client>,
     subscription: Arc<Subscription>,
+    // What every delivery needs stands here once more: each pointer that it would have to follow to a client that was
+    // not spoken to for a while is a cache miss, and they were a tenth of a delivery's cost.
+    outbox: Arc<Outbox>,
+    dialect: &'static Dialect,
+    wants_all: bool,
     gate: Gate,
 }
 
 impl Member {
-    /// A member that has joined and gets nothing yet, since it still reads what it missed.
-    pub fn held(client: Arc<Client>, subscription: Arc<Subscription>) -> Self {
-        Self { client, subscription, gate: Gate::Held }
+    /// A member that has joined and gets nothing yet, since it still reads what it missed. It has not begun to read, and
+    /// the others have been given everything up to `last`.
+    pub fn held(client: Arc<Client>, subscription: Arc<Subscription>, last: Option<Seq>) -> Self {
+        let (outbox, dialect) = (Arc::clone(&client.outbox), client.dialect);
+        let wants_all = subscription.join_leave;
+        Self { client, subscription, outbox, dialect, wants_all, gate: Gate::Held { since: last } }
     }
 
     fn id(&self) -> ConnectionId {
         self.client.info.client
     }
+
+    fn is_held(&self) -> bool {
+        matches!(self.gate, Gate::Held { .. })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gate {
-    /// Live events wait in the room's [`Held`].
-    Held,
+    /// Live events wait in the room's [`Held`]. When the member began to read, the others had been given everything up to
+    /// `since`; what it did not find of that has not survived.
+    Held { since: Option<Seq> },
     /// Gets every event above this seq.
     Open { after: Seq },
 }
@@ -48,7 +61,7 @@ pub enum Opening {
     Open(Vec<Arc<Message>>),
     /// Too much has happened meanwhile: it must read again.
     Behind,
-    /// It has left.
+    /// It has left, or was opened before.
     Gone,
 }
 
@@ -75,7 +88,7 @@ impl Room {
     /// Lets a member in; one that is here already is replaced.
     pub fn add(&mut self, member: Member) {
         self.remove(member.id());
-        self.held_members += usize::from(member.gate == Gate::Held);
+        self.held_members += usize::from(member.is_held());
         self.held.get_or_insert_default();
         self.index.insert(member.id(), self.members.len());
         self.members.push(member);
@@ -95,21 +108,29 @@ impl Room {
     /// Opens a member's gate after it has read up to `up_to`; the room as a whole has been given everything up to `last`.
     pub fn open(&mut self, id: ConnectionId, up_to: Seq, last: Option<Seq>) -> Opening {
         let Some(&at) = self.index.get(&id) else { return Opening::Gone };
+        let member = &mut self.members[at];
+        let Gate::Held { since } = member.gate else { return Opening::Gone };
         let missed = match &self.held {
             Some(held) => held.after(up_to),
             None => Some(Vec::new()),
         };
-        // With nothing kept, a `last` above `up_to` is a message that others saw and that did not survive.
-        let falls_short = |missed: &Vec<Arc<Message>>| missed.last().is_some_and(|end| Some(end.seq) < last);
-        let Some(missed) = missed.filter(|missed| !falls_short(missed)) else { return Opening::Behind };
-        let was = std::mem::replace(&mut self.members[at].gate, Gate::Open { after: up_to });
+        // Others may have read what was never received here, and so was not kept for this one.
+        let falls_short = |missed: &Vec<Arc<Message>>| {
+            let end = missed.last().map_or(up_to, |message| message.seq);
+            since.max(Some(end)) < last
+        };
+        let Some(missed) = missed.filter(|missed| !falls_short(missed)) else {
+            member.gate = Gate::Held { since: last };
+            return Opening::Behind;
+        };
+        let was = std::mem::replace(&mut member.gate, Gate::Open { after: up_to });
         self.release(was);
         Opening::Open(missed)
     }
 
     /// A member's gate is gone; when it was the last one held, nothing needs to be kept any more.
     fn release(&mut self, gate: Gate) {
-        self.held_members -= usize::from(gate == Gate::Held);
+        self.held_members -= usize::from(matches!(gate, Gate::Held { .. }));
         if self.held_members == 0 {
             self.held = None;
         }
@@ -144,20 +165,11 @@ impl Room {
         }
     }
 
-    /// Raises a member's gate: it has been given everything up to `seq`.
-    pub fn advance(&mut self, id: ConnectionId, seq: Seq) {
-        if let Some(&at) = self.index.get(&id)
-            && let Gate::Open { after } = &mut self.members[at].gate
-        {
-            *after = (*after).max(seq);
-        }
-    }
-
     /// Sends every open member away because something was missed that cannot be repaired here: each comes back and
     /// catches up by itself. Members that are still reading stay. Returns how many were sent away.
     pub fn fail(&mut self, conversation: &ConversationId) -> usize {
         let open: Vec<ConnectionId> =
-            self.members.iter().filter(|member| member.gate != Gate::Held).map(Member::id).collect();
+            self.members.iter().filter(|member| !member.is_held()).map(Member::id).collect();
         for &id in &open {
             let Member { client, subscription, .. } = &self.members[self.index[&id]];
             subscription.end();
@@ -198,17 +210,16 @@ impl<'a> Batch<'a> {
 
     fn write(&mut self, member: &Member) -> u64 {
         let Gate::Open { after } = member.gate else { return 0 };
-        let wants_all = member.subscription.join_leave;
-        let events = if wants_all { self.events.len() as u64 } else { self.messages };
+        let events = if member.wants_all { self.events.len() as u64 } else { self.messages };
         if after >= self.first {
             return self.write_some(member, after);
         }
         if events == 0 {
             return 0;
         }
-        let bytes = self.whole(member.client.dialect, wants_all);
+        let bytes = self.whole(member.dialect, member.wants_all);
         let class = if self.messages == 0 { Class::Ephemeral } else { Class::Durable };
-        member.client.send(bytes, class);
+        member.outbox.send(bytes, class);
         events
     }
 
@@ -232,11 +243,11 @@ impl<'a> Batch<'a> {
     fn write_some(&self, member: &Member, after: Seq) -> u64 {
         let is_new = |event: &&Event| match event {
             Event::Message(message) => message.seq > after,
-            Event::Join(_) | Event::Leave(_) => member.subscription.join_leave,
+            Event::Join(_) | Event::Leave(_) => member.wants_all,
         };
         let events: Vec<Event> = self.events.iter().filter(is_new).cloned().collect();
         if !events.is_empty() {
-            member.client.send((member.client.dialect.batch)(self.conversation, &events), Class::Durable);
+            member.outbox.send((member.dialect.batch)(self.conversation, &events), Class::Durable);
         }
         events.len() as u64
     }
