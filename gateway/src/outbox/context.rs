@@ -38,11 +38,11 @@ impl Default for OutboxLimits {
 /// The handles of the outboxes' metrics, over all clients of the process.
 #[derive(Debug, Clone)]
 pub struct OutboxMetrics {
-    /// `gateway_outbox_bytes`: bytes that wait in queues.
+    /// `starling_outbox_bytes`: bytes that wait in queues.
     pub bytes: Gauge,
-    /// `gateway_outbox_ephemeral_dropped_total`: ephemeral chunks dropped for want of room.
+    /// `starling_outbox_ephemeral_dropped_total`: ephemeral chunks dropped for want of room.
     pub ephemeral_dropped: Counter,
-    /// `gateway_outbox_closed_slow_total`: clients disconnected because they did not keep up.
+    /// `starling_outbox_closed_slow_total`: clients disconnected because they did not keep up.
     pub closed_slow: Counter,
 }
 
@@ -50,22 +50,22 @@ impl OutboxMetrics {
     /// Registers the metrics with the recorder in place; call it after the recorder is installed.
     pub fn register() -> Self {
         metrics::describe_gauge!(
-            "gateway_outbox_bytes",
+            "starling_outbox_bytes",
             metrics::Unit::Bytes,
             "Bytes that wait for blocked clients"
         );
         metrics::describe_counter!(
-            "gateway_outbox_ephemeral_dropped_total",
+            "starling_outbox_ephemeral_dropped_total",
             "Ephemeral chunks dropped because a client did not keep up"
         );
         metrics::describe_counter!(
-            "gateway_outbox_closed_slow_total",
+            "starling_outbox_closed_slow_total",
             "Clients disconnected because they did not keep up"
         );
         Self {
-            bytes: metrics::gauge!("gateway_outbox_bytes"),
-            ephemeral_dropped: metrics::counter!("gateway_outbox_ephemeral_dropped_total"),
-            closed_slow: metrics::counter!("gateway_outbox_closed_slow_total"),
+            bytes: metrics::gauge!("starling_outbox_bytes"),
+            ephemeral_dropped: metrics::counter!("starling_outbox_ephemeral_dropped_total"),
+            closed_slow: metrics::counter!("starling_outbox_closed_slow_total"),
         }
     }
 }
