@@ -9,6 +9,7 @@ pub mod domain;
 pub mod log;
 pub mod presence;
 pub mod publisher;
+pub mod rate;
 pub mod record;
 pub mod store;
 pub mod telemetry;

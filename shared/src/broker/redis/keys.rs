@@ -87,6 +87,11 @@ impl Keys {
         self.named(conversation, kind)
     }
 
+    /// Up to when a subject has used its rate: a string. `kind` tells users and conversations apart.
+    pub fn rate(&self, conversation: &ConversationId, kind: &str) -> String {
+        self.named(conversation, kind)
+    }
+
     /// The place that a message was given: a string.
     pub fn accepted(&self, partition: Partition, id: MessageId) -> String {
         format!("{{{}}}d:{}", self.tag(partition), id.0.simple())
