@@ -13,7 +13,7 @@ use shared::{
     domain::{BODY_BYTES_MAX, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
 };
 
-use crate::action::AckMode;
+use crate::{action::AckMode, limits::LimitSettings};
 
 /// A Starling gateway: holds client connections and delivers messages to them.
 ///
@@ -23,7 +23,7 @@ use crate::action::AckMode;
 #[command(name = "gateway", version, after_help = EXAMPLES)]
 #[expect(clippy::doc_markdown, reason = "the comments are what --help prints")]
 pub struct Flags {
-    /// TOML file with any of the settings below, named as the flags with `_` for `-`.
+    /// TOML file with any of the settings below, named as the flags with `_` for `-`; limits of everybody together in a table `[limits]`.
     #[arg(long, env = "STARLING_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -106,6 +106,11 @@ struct Settings {
     /// Seconds over which clients are sent away at shutdown [default: 1 standalone, 10 in a cluster].
     #[arg(long, env = "STARLING_DRAIN_SECONDS", value_name = "SECONDS")]
     drain_seconds: Option<u64>,
+    /// Seconds between being told to stop and sending clients away, for balancers to notice [default: 0 standalone, 5].
+    #[arg(long, env = "STARLING_DRAIN_DELAY_SECONDS", value_name = "SECONDS")]
+    drain_delay_seconds: Option<u64>,
+    #[command(flatten)]
+    limits: LimitSettings,
     /// Log as `text` or `json` [default: text]; RUST_LOG filters it.
     #[arg(long, env = "STARLING_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -177,6 +182,10 @@ pub struct Config {
     pub position_check_seconds: u64,
     /// Seconds of silence before a probe, and for its answer.
     pub probe_seconds: u64,
+    /// Seconds between being told to stop and sending clients away.
+    pub drain_delay_seconds: u64,
+    /// How much everybody together may ask for.
+    pub limits: crate::limits::Settings,
     /// Seconds of drain.
     pub drain_seconds: u64,
     /// How to log.
@@ -236,6 +245,8 @@ impl Settings {
             position_check_seconds,
             probe_seconds,
             drain_seconds,
+            drain_delay_seconds,
+            limits,
             log_format,
         )
     }
@@ -296,6 +307,8 @@ impl Settings {
             position_check_seconds: self.position_check_seconds.unwrap_or(15).max(1),
             probe_seconds: self.probe_seconds.unwrap_or(5).max(1),
             drain_seconds: self.drain_seconds.unwrap_or(if standalone { 1 } else { 10 }),
+            drain_delay_seconds: self.drain_delay_seconds.unwrap_or(if standalone { 0 } else { 5 }),
+            limits: self.limits.into(),
             log_format: self.log_format.unwrap_or_default(),
         })
     }

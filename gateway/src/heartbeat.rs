@@ -14,7 +14,11 @@ use std::{
 use parking_lot::Mutex;
 use shared::{clock, domain::Disconnect};
 
-use crate::{hub::Client, metrics::Metrics};
+use crate::{
+    hub::Client,
+    limits::{self, Limit},
+    metrics::Metrics,
+};
 
 /// Seconds between two pings of a client; the same number is told to it on connect.
 pub const PING_SECONDS: usize = 25;
@@ -77,6 +81,7 @@ impl Heartbeat {
     fn check(&self, slot: usize) {
         for client in self.living(slot) {
             if client.awaits_pong() {
+                limits::refused(Limit::IdleSeconds);
                 self.end(&client, Disconnect::NoPong);
             }
         }

@@ -11,6 +11,7 @@ pub mod frame;
 pub mod heartbeat;
 pub mod http;
 pub mod hub;
+pub mod limits;
 pub mod metrics;
 pub mod outbox;
 pub mod pending;

@@ -26,7 +26,7 @@ pub use presence::{presence, presence_stats};
 pub use send::{Acknowledgement, send};
 pub use subscribe::{join, subscribe, unsubscribe};
 
-use crate::{feed::Feed, metrics::Metrics, pending::Pending, roster::Roster};
+use crate::{feed::Feed, limits::Limiter, metrics::Metrics, pending::Pending, roster::Roster};
 
 /// Which commit a publish waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
@@ -62,6 +62,8 @@ pub struct Node {
     pub ack_mode: AckMode,
     /// How much one client may ask for.
     pub limits: Limits,
+    /// How much everybody together may ask for.
+    pub limiter: Arc<Limiter>,
     /// Checks tokens.
     pub tokens: TokenVerifier,
     /// The port to Redis.

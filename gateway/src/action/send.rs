@@ -11,7 +11,11 @@ use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
 use super::{AckMode, Node, authorize};
-use crate::{hub::Client, pending::Waiter};
+use crate::{
+    hub::Client,
+    limits::{self, Limit},
+    pending::Waiter,
+};
 
 /// What a sender is told, and when.
 #[derive(Debug)]
@@ -32,13 +36,16 @@ pub async fn send(
     client: Option<&Arc<Client>>,
     send: Send,
 ) -> Result<Acknowledgement, Refusal> {
+    node.limiter.publish_by(user).await?;
     authorize(node, user, &send.conversation).await?;
     if send.body.as_bytes().len() > node.limits.body_bytes {
+        limits::refused(Limit::BodyBytes);
         return Err(Refusal::TooLarge);
     }
     if send.kind == MessageKind::VOID {
         return Err(Refusal::Invalid);
     }
+    node.limiter.publish_to(&send.conversation).await?;
     let id = match &send.client_id {
         Some(client_id) => MessageId::derived(&send.conversation, user, client_id),
         None => MessageId(Uuid::now_v7()),

@@ -95,6 +95,7 @@ async fn read(node: &Node, request: &Subscribe) -> Result<(Subscribed, Seq), Ref
         let seq = top_of(node, conversation).await?;
         return Ok((Subscribed { epoch, seq, catchup: Catchup::NotAsked }, seq));
     };
+    let _turn = node.limiter.turn_to_resume().await?;
     let limits = CatchUpLimits { messages: node.limits.catchup_messages, bytes: node.limits.catchup_bytes };
     let found = if asked.is_empty() || *asked == node.installation {
         let found = catch_up(&*node.broker, &*node.store, conversation, *after, limits).await;

@@ -28,6 +28,7 @@ use crate::{
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Health, Origins, Routes, health_router, public_router},
+    limits::{self, Limiter},
     metrics::Metrics,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
@@ -80,6 +81,7 @@ impl App {
         let (connections, background) = (TaskTracker::new(), TaskTracker::new());
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::register());
+        limits::describe();
         let keys = Keys::load(&config)?;
         let ports = Ports::open(&config).await?;
         let installation = ports.store.installation().await.context("the store does not answer")?;
@@ -99,7 +101,8 @@ impl App {
             id: config.node.clone(),
             installation,
             ack_mode: config.ack_mode,
-            limits: limits(&config),
+            limits: asks(&config),
+            limiter: Arc::new(Limiter::new(config.limits.clone(), Arc::clone(&ports.rates))),
             tokens: keys.verifier(),
             broker: Arc::clone(&ports.broker),
             store: Arc::clone(&ports.store),
@@ -119,6 +122,7 @@ impl App {
             heartbeat: Arc::clone(&heartbeat),
             outboxes,
             tracker: connections.clone(),
+            closing: closing.clone(),
         };
         let routes = Routes {
             lines,
@@ -237,7 +241,8 @@ impl App {
     }
 }
 
-fn limits(config: &Config) -> Limits {
+/// How much one client may ask for.
+fn asks(config: &Config) -> Limits {
     Limits {
         subscriptions_per_connection: config.subscriptions_max,
         catchup_messages: config.catchup_messages_max,

@@ -16,6 +16,7 @@ use shared::{
     log::{Log, memory::MemoryLog},
     presence::{Presence, memory::MemoryPresence, redis::RedisPresence},
     publisher::Publisher,
+    rate::{RateLimits, memory::MemoryRateLimits, redis::RedisRateLimits},
     store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,6 +36,7 @@ pub struct Ports {
     pub broker: Arc<dyn Broker>,
     pub presence: Arc<dyn Presence>,
     pub store: Arc<dyn Store>,
+    pub rates: Arc<dyn RateLimits>,
     persister: Option<Inside>,
 }
 
@@ -105,6 +107,7 @@ async fn standalone(config: &Config) -> anyhow::Result<Ports> {
         broker: Arc::new(MemoryBroker::new(memory)),
         presence: Arc::new(MemoryPresence::default()),
         store,
+        rates: Arc::new(MemoryRateLimits::default()),
         persister: Some(persister),
     })
 }
@@ -125,6 +128,7 @@ async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow
     };
     Ok(Ports {
         presence: Arc::new(RedisPresence::new(&redis).context("cannot use REDIS_URL")?),
+        rates: Arc::new(RedisRateLimits::new(&redis).context("cannot use REDIS_URL")?),
         broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
         store,
         persister: None,

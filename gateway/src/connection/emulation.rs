@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     dialect::Dialect,
+    limits::{self, Admitted, Limit},
     outbox::{Class, Drain, Outbox},
     protocol::centrifuge,
 };
@@ -73,7 +74,13 @@ impl Drop for Entry {
 }
 
 /// Starts a session whose first frame is `connect`; what it says is the body of the response.
-pub fn open_stream(lines: &Lines, emulations: &Arc<Emulations>, wire: Wire, connect: Bytes) -> Drain {
+pub fn open_stream(
+    lines: &Lines,
+    admitted: Admitted,
+    emulations: &Arc<Emulations>,
+    wire: Wire,
+    connect: Bytes,
+) -> Drain {
     let dialect = wire.dialect();
     let (outbox, drain) = Outbox::body(&lines.outboxes, dialect.farewell);
     if wire == Wire::Sse {
@@ -88,17 +95,25 @@ pub fn open_stream(lines: &Lines, emulations: &Arc<Emulations>, wire: Wire, conn
     let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key));
     lines.tracker.spawn(async move {
         let _entry = entry;
-        run(link, outbox, connect, inbox).await;
+        run(link, admitted, outbox, connect, inbox).await;
     });
     drain
 }
 
-async fn run(mut link: Link, outbox: Arc<Outbox>, connect: Bytes, mut inbox: mpsc::Receiver<Bytes>) {
+async fn run(
+    mut link: Link,
+    mut admitted: Admitted,
+    outbox: Arc<Outbox>,
+    connect: Bytes,
+    mut inbox: mpsc::Receiver<Bytes>,
+) {
     let patience = Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
     let greeted = tokio::time::timeout(patience, link.frame(&connect)).await;
     if greeted.is_err() {
+        limits::refused(Limit::AuthenticateSeconds);
         outbox.close(Disconnect::Stale);
     }
+    admitted.authenticated();
     if !link.is_authenticated() && !outbox.is_closed() {
         // The answer says why; the SDK comes back with a new request, since this one cannot carry a second connect.
         outbox.close_with(Disconnect::ConnectionClosed, Bytes::new());

@@ -8,7 +8,7 @@ mod websocket;
 
 use std::sync::Arc;
 
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use emulation::{Emulations, Wire, open_stream};
 pub use websocket::converse;
@@ -31,4 +31,6 @@ pub struct Lines {
     pub outboxes: Arc<OutboxContext>,
     /// Counts the tasks of connections.
     pub tracker: TaskTracker,
+    /// Whoever has not said who it is by then never will.
+    pub closing: CancellationToken,
 }

@@ -7,25 +7,31 @@ use shared::domain::Disconnect;
 use super::{AUTHENTICATE_SECONDS_MAX, Lines, link::Link};
 use crate::{
     frame::{FrameError, FrameLimits, encode},
+    limits::{self, Admitted, Limit},
     outbox::{Class, Outbox},
     protocol::centrifuge,
     socket::{Incoming, RawSocket, Reader},
 };
 
 /// Converses with a client until either side ends the connection.
-pub async fn converse(lines: &Lines, socket: RawSocket, limits: FrameLimits) {
+pub async fn converse(lines: &Lines, mut admitted: Admitted, socket: RawSocket, frames: FrameLimits) {
     let (read, write) = socket.stream.into_split();
     let dialect = &centrifuge::WEBSOCKET;
     let outbox = Outbox::socket(&lines.outboxes, write, dialect.farewell);
-    let mut reader = Reader::new(read, socket.read_ahead, limits);
+    let mut reader = Reader::new(read, socket.read_ahead, frames);
     {
         let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None);
         let patience = Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
-        let authenticated =
-            tokio::time::timeout(patience, authenticate(&mut reader, &mut link, &outbox)).await;
+        let authenticating = tokio::time::timeout(patience, authenticate(&mut reader, &mut link, &outbox));
+        let authenticated = tokio::select! {
+            authenticated = authenticating => authenticated,
+            () = lines.closing.cancelled() => Ok(outbox.close(Disconnect::Shutdown)),
+        };
         if authenticated.is_err() {
+            limits::refused(Limit::AuthenticateSeconds);
             outbox.close(Disconnect::Stale);
         }
+        admitted.authenticated();
         while !outbox.is_closed() {
             step(&mut reader, &mut link, &outbox).await;
         }
@@ -61,4 +67,12 @@ async fn step(reader: &mut Reader, link: &mut Link, outbox: &Arc<Outbox>) {
 fn refuse(outbox: &Arc<Outbox>, error: FrameError) {
     let last_words = encode::close(error.close_code(), &error.to_string());
     outbox.close_with(Disconnect::BadRequest, last_words);
+    let limit = match error {
+        FrameError::TooBig => Limit::MessageBytes,
+        FrameError::TooManyFragments => Limit::MessageFragments,
+        FrameError::TooSlow => Limit::MessageSeconds,
+        FrameError::TooManyControlFrames => Limit::ControlFrames,
+        _ => return,
+    };
+    limits::refused(limit);
 }

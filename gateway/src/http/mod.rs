@@ -3,6 +3,7 @@
 //! May use: axum, connection, action, auth. Deliberately absent: SQL, Redis, sockets and frames.
 
 mod access;
+mod address;
 mod conversations;
 mod health;
 mod page;

@@ -7,12 +7,19 @@ use axum::{
 use serde::Serialize;
 use shared::domain::Refusal;
 
+use crate::limits::{Answer, Turned};
+
+/// After how many seconds a refusal that may pass is tried again.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
 /// An error that a client is told.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    /// Seconds after which another try makes sense.
+    retry_after: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -29,6 +36,18 @@ impl Problem {
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..Self::from(Refusal::Invalid) }
     }
+
+    /// No new connection is wanted now.
+    pub fn turned(turned: Turned) -> Self {
+        let (refusal, detail) = match turned.limit {
+            Some(limit) => match limit.answer() {
+                Answer::Http(429) => (Refusal::RateLimited, format!("over the limit {}", limit.name())),
+                _ => (Refusal::Unavailable, format!("over the limit {}", limit.name())),
+            },
+            None => (Refusal::Unavailable, "this node is going down: come back to another one".to_owned()),
+        };
+        Self { detail, retry_after: Some(turned.retry_seconds), ..Self::from(refusal) }
+    }
 }
 
 impl From<Refusal> for Problem {
@@ -44,7 +63,11 @@ impl From<Refusal> for Problem {
             Refusal::LimitExceeded | Refusal::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Refusal::BacklogFull | Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self { status, code: refusal.code(), detail: refusal.to_string() }
+        let retry_after = match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
+            _ => None,
+        };
+        Self { status, code: refusal.code(), detail: refusal.to_string(), retry_after }
     }
 }
 
@@ -66,6 +89,9 @@ impl IntoResponse for Problem {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }
@@ -76,5 +102,6 @@ pub async fn no_such_route() -> Problem {
         status: StatusCode::NOT_FOUND,
         code: "not_found",
         detail: "there is nothing at this URL".to_owned(),
+        retry_after: None,
     }
 }

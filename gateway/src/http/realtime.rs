@@ -1,8 +1,10 @@
 //! The endpoints of the Centrifuge protocol.
 
+use std::net::SocketAddr;
+
 use axum::{
     body::Body,
-    extract::{Query, RawQuery, Request, State},
+    extract::{ConnectInfo, Query, RawQuery, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -10,16 +12,21 @@ use bytes::Bytes;
 use serde::Deserialize;
 use shared::{broker::Audience, domain::Refusal};
 
-use super::{Routes, problem::Problem};
+use super::{Routes, address::client_address, problem::Problem};
 use crate::{
     announcement::Announcement,
     connection::{self, Wire},
+    limits::Admitted,
     protocol::centrifuge::{self, Emulation},
     socket,
 };
 
 /// `GET /connection/websocket`
-pub async fn websocket(State(routes): State<Routes>, mut request: Request) -> Response {
+pub async fn websocket(
+    State(routes): State<Routes>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+) -> Response {
     let headers = request.headers();
     if !routes.origins.admit(headers) {
         return Problem::from(Refusal::Forbidden).into_response();
@@ -31,6 +38,10 @@ pub async fn websocket(State(routes): State<Routes>, mut request: Request) -> Re
     let Ok(subprotocol) = chosen else {
         return Problem::invalid("only the JSON form of the protocol is spoken here").into_response();
     };
+    let admitted = match admit(&routes, peer, request.headers()) {
+        Ok(admitted) => admitted,
+        Err(problem) => return problem.into_response(),
+    };
     let (response, handle) = match socket::upgrade(&mut request, subprotocol) {
         Ok(upgraded) => upgraded,
         Err(refusal) => return refusal.into_response(),
@@ -38,11 +49,18 @@ pub async fn websocket(State(routes): State<Routes>, mut request: Request) -> Re
     let tracker = routes.lines.tracker.clone();
     tracker.spawn(async move {
         match handle.raw().await {
-            Ok(socket) => connection::converse(&routes.lines, socket, routes.frames).await,
+            Ok(socket) => connection::converse(&routes.lines, admitted, socket, routes.frames).await,
             Err(error) => tracing::debug!(%error, "a client was gone before its WebSocket was open"),
         }
     });
     response
+}
+
+/// Lets a new connection in, or says why not.
+fn admit(routes: &Routes, peer: SocketAddr, headers: &HeaderMap) -> Result<Admitted, Problem> {
+    let limiter = &routes.lines.node.limiter;
+    let address = client_address(peer, headers, limiter.trusted_proxies());
+    limiter.admit(address).map_err(Problem::turned)
 }
 
 #[derive(Deserialize)]
@@ -53,6 +71,7 @@ pub struct SseQuery {
 /// `GET /connection/sse?cf_connect=…`
 pub async fn sse(
     State(routes): State<Routes>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Query(query): Query<SseQuery>,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
@@ -61,30 +80,39 @@ pub async fn sse(
         return Problem::invalid("only the JSON form of the protocol is spoken here").into_response();
     }
     match query.cf_connect {
-        Some(connect) => stream(&routes, &headers, Wire::Sse, connect.into()),
+        Some(connect) => stream(&routes, peer, &headers, Wire::Sse, connect.into()),
         None => Problem::invalid("cf_connect is missing").into_response(),
     }
 }
 
 /// `POST /connection/http_stream`
-pub async fn http_stream(State(routes): State<Routes>, headers: HeaderMap, connect: Bytes) -> Response {
+pub async fn http_stream(
+    State(routes): State<Routes>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    connect: Bytes,
+) -> Response {
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if content_type.starts_with("application/octet-stream") {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    stream(&routes, &headers, Wire::HttpStream, connect)
+    stream(&routes, peer, &headers, Wire::HttpStream, connect)
 }
 
-fn stream(routes: &Routes, headers: &HeaderMap, wire: Wire, connect: Bytes) -> Response {
+fn stream(routes: &Routes, peer: SocketAddr, headers: &HeaderMap, wire: Wire, connect: Bytes) -> Response {
     if !routes.origins.admit(headers) {
         return Problem::from(Refusal::Forbidden).into_response();
     }
+    let admitted = match admit(routes, peer, headers) {
+        Ok(admitted) => admitted,
+        Err(problem) => return routes.origins.open(headers, problem.into_response()),
+    };
     let content_type = match wire {
         Wire::Sse => "text/event-stream",
         Wire::HttpStream => "application/json",
     };
-    let drain = connection::open_stream(&routes.lines, &routes.emulations, wire, connect);
+    let drain = connection::open_stream(&routes.lines, admitted, &routes.emulations, wire, connect);
     let head = [
         (header::CONTENT_TYPE.as_str(), content_type),
         (header::CACHE_CONTROL.as_str(), "no-cache, no-store"),

@@ -12,7 +12,7 @@ use shared::{
     clock,
     domain::{
         ClientInfo, Command, Connect, Connected, ConnectionId, ConversationId, Disconnect, MessageKind,
-        Refusal, Reply, Send, Sent, Subscribe, Subscribed, Token,
+        Refusal, Reply, Send, Sent, Subscribe, Subscribed, Token, UserId,
     },
 };
 use uuid::Uuid;
@@ -22,6 +22,7 @@ use crate::{
     dialect::Dialect,
     heartbeat::Heartbeat,
     hub::{Client, Subscription},
+    limits::{self, Limit, Seat},
     outbox::Outbox,
 };
 
@@ -47,6 +48,8 @@ pub struct Session {
     dialect: &'static Dialect,
     outbox: Arc<Outbox>,
     client: Option<Arc<Client>>,
+    /// Its place among the user's connections.
+    seat: Option<Seat<UserId>>,
     subscriptions: HashMap<ConversationId, Arc<Subscription>>,
 }
 
@@ -58,7 +61,7 @@ impl Session {
         dialect: &'static Dialect,
         outbox: Arc<Outbox>,
     ) -> Self {
-        Self { node, heartbeat, dialect, outbox, client: None, subscriptions: HashMap::new() }
+        Self { node, heartbeat, dialect, outbox, client: None, seat: None, subscriptions: HashMap::new() }
     }
 
     /// Whether the client has said who it is.
@@ -119,6 +122,12 @@ impl Session {
             Err(TokenError::Expired) => return self.answer(Err(Refusal::TokenExpired)),
             Err(TokenError::Invalid) => return Outcome::Close(Disconnect::InvalidToken),
         };
+        let seat = match self.node.limiter.seat(&user) {
+            Ok(seat) => seat,
+            Err(refusal) => return self.answer(Err(refusal)),
+        };
+        let node = Arc::clone(&self.node);
+        let _turn = node.limiter.turn_to_connect().await;
         let id = ConnectionId(Uuid::new_v4());
         let info = ClientInfo { user, client: id, info };
         let client = Arc::new(Client::new(info, self.dialect, Arc::clone(&self.outbox), expires));
@@ -144,6 +153,7 @@ impl Session {
         self.node.metrics.connections.increment(1.0);
         self.node.metrics.connections_opened.increment(1);
         self.client = Some(client);
+        self.seat = Some(seat);
         Outcome::Done
     }
 
@@ -166,6 +176,7 @@ impl Session {
             return self.answer(Err(Refusal::AlreadySubscribed));
         }
         if self.subscriptions.len() >= self.node.limits.subscriptions_per_connection {
+            limits::refused(Limit::Subscriptions);
             return self.answer(Err(Refusal::LimitExceeded));
         }
         let seal_subscribed = |subscribed: Subscribed| seal(&Reply::Subscribed(subscribed));
