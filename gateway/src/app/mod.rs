@@ -157,6 +157,10 @@ impl App {
         let watched =
             socket::serve(health, health_routes, accept, self.stopping.clone(), self.background.clone());
         self.background.spawn(watched);
+        // Behind a proxy that is trusted, all connections have the proxy's address.
+        let connections_per_address_max =
+            if self.node.limiter.trusted_proxies() == 0 { accept.connections_per_address_max } else { usize::MAX };
+        let accept = AcceptLimits { connections_per_address_max, ..accept };
         let router = public_router(self.routes.clone());
         let served = socket::serve(public, router, accept, self.closing.clone(), self.connections.clone());
         self.connections.spawn(served);
@@ -230,6 +234,9 @@ impl App {
 
     async fn stop(self) {
         self.health.drain();
+        // Until balancers have noticed, new clients still come, and are served.
+        tokio::time::sleep(Duration::from_secs(self.config.drain_delay_seconds)).await;
+        self.node.limiter.drain();
         shutdown::send_away(&self.heartbeat, Duration::from_secs(self.config.drain_seconds)).await;
         self.closing.cancel();
         shutdown::wait(&self.connections, "connections").await;

@@ -10,6 +10,8 @@ use crate::heartbeat::Heartbeat;
 
 /// How long tasks get to end by themselves.
 const TASKS_PATIENCE: Duration = Duration::from_secs(15);
+/// How long clients that are sent away get for what they asked for before.
+const ANSWERS_PATIENCE: Duration = Duration::from_secs(5);
 /// Into how many steps the drain window is divided.
 const DRAIN_STEPS: usize = 20;
 /// The exit code after a second signal: as a shell says of a program ended by SIGINT.
@@ -46,7 +48,7 @@ pub async fn send_away(heartbeat: &Heartbeat, window: Duration) {
     while !clients.is_empty() {
         let rest = clients.split_off(step.min(clients.len()));
         for client in &clients {
-            client.close(Disconnect::Shutdown);
+            client.send_away();
         }
         clients = rest;
         if !clients.is_empty() {
@@ -54,8 +56,15 @@ pub async fn send_away(heartbeat: &Heartbeat, window: Duration) {
         }
     }
     // Those that came while others were sent away.
-    for client in heartbeat.clients() {
-        client.close(Disconnect::Shutdown);
+    let last = heartbeat.clients();
+    last.iter().for_each(|client| client.send_away());
+    let all_gone = async {
+        for client in &last {
+            client.outbox.closed().await;
+        }
+    };
+    if tokio::time::timeout(ANSWERS_PATIENCE, all_gone).await.is_err() {
+        last.iter().for_each(|client| client.close(Disconnect::Shutdown));
     }
 }
 

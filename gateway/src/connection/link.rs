@@ -53,6 +53,7 @@ impl Link {
 
     /// Does all that one frame asks, one command after the other, and answers in one frame where it can.
     pub async fn frame(&mut self, frame: &[u8]) {
+        let Ok(turn) = self.session.begin() else { return };
         let commands = match centrifuge::decode(frame) {
             Ok(commands) => commands,
             Err(reason) => return self.outbox.close(reason),
@@ -68,8 +69,9 @@ impl Link {
                 Outcome::Later(reply) => {
                     let permit = Arc::clone(&self.acknowledgements).acquire_owned().await;
                     let outbox = Arc::clone(&self.outbox);
+                    let turn = turn.clone();
                     self.lines.tracker.spawn(async move {
-                        let _permit = permit;
+                        let _held = (permit, turn);
                         outbox.send(encoder.frame(&reply.await), Class::Durable);
                     });
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -12,6 +12,9 @@ use crate::{
     dialect::Dialect,
     outbox::{Class, Outbox},
 };
+
+/// In [`Client::turns`], beside their number: the client is being sent away.
+const LEAVING: u32 = 1 << 31;
 
 /// One authenticated connection.
 #[derive(Debug)]
@@ -26,12 +29,21 @@ pub struct Client {
     awaits_pong: AtomicBool,
     /// The second since 1970 at which its token's time is over.
     expires: AtomicU64,
+    /// How much of what it asked for is not answered yet.
+    turns: AtomicU32,
 }
 
 impl Client {
     /// A client whose token is valid until the second `expires`.
     pub fn new(info: ClientInfo, dialect: &'static Dialect, outbox: Arc<Outbox>, expires: u64) -> Self {
-        Self { info, dialect, outbox, awaits_pong: AtomicBool::new(false), expires: AtomicU64::new(expires) }
+        Self {
+            info,
+            dialect,
+            outbox,
+            awaits_pong: AtomicBool::new(false),
+            expires: AtomicU64::new(expires),
+            turns: AtomicU32::new(0),
+        }
     }
 
     /// Sends bytes that are framed already. Never waits.
@@ -67,9 +79,42 @@ impl Client {
         self.expires.store(expires, Ordering::Relaxed);
     }
 
+    /// Begins something that will be answered. `None` when the client is being sent away: it does its own again elsewhere.
+    pub fn begin(self: &Arc<Self>) -> Option<Turn> {
+        let before = self.turns.fetch_add(1, Ordering::AcqRel);
+        let turn = Turn(Arc::clone(self));
+        (before & LEAVING == 0).then_some(turn)
+    }
+
+    /// Sends it away to another node, once everything that it asked for before is answered.
+    pub fn send_away(&self) {
+        if self.turns.fetch_or(LEAVING, Ordering::AcqRel) == 0 {
+            self.close(Disconnect::Shutdown);
+        }
+    }
+
     /// Ends the connection.
     pub fn close(&self, reason: Disconnect) {
         self.outbox.close(reason);
+    }
+}
+
+/// Something that a client asked for and that is not answered yet; dropped once the answer is sent.
+#[derive(Debug)]
+pub struct Turn(Arc<Client>);
+
+impl Clone for Turn {
+    fn clone(&self) -> Self {
+        self.0.turns.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.0.turns.fetch_sub(1, Ordering::AcqRel) == LEAVING | 1 {
+            self.0.close(Disconnect::Shutdown);
+        }
     }
 }
 

@@ -7,5 +7,5 @@ mod client;
 mod held;
 mod room;
 
-pub use client::{Client, Subscription};
+pub use client::{Client, Subscription, Turn};
 pub use room::{Member, Opening, Room};

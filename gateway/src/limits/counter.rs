@@ -39,6 +39,12 @@ impl<K: Hash + Eq + Clone> Counter<K> {
         counts.insert(key.clone(), count + 1);
         Some(Seat { counts: Arc::clone(&self.counts), key: key.clone() })
     }
+
+    /// Whether nobody has a place.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.counts.lock().is_empty()
+    }
 }
 
 impl<K: Hash + Eq> Drop for Seat<K> {

@@ -26,6 +26,8 @@ use shared::domain::Disconnect;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
+use crate::limits::{self, Limit};
+
 pub use context::{
     FAREWELL_SECONDS_MAX, OUTBOX_BYTES_MAX, OutboxContext, OutboxLimits, OutboxMetrics, WRITE_SECONDS_MAX,
 };
@@ -223,6 +225,7 @@ impl Outbox {
         }
         if reason == Disconnect::Slow {
             self.context.metrics.closed_slow.increment(1);
+            limits::refused(Limit::OutboxBytes);
         }
         self.closed.notify_waiters();
     }

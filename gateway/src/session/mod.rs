@@ -21,7 +21,7 @@ use crate::{
     action::{self, Acknowledgement, Node},
     dialect::Dialect,
     heartbeat::Heartbeat,
-    hub::{Client, Subscription},
+    hub::{Client, Subscription, Turn},
     limits::{self, Limit, Seat},
     outbox::Outbox,
 };
@@ -40,6 +40,10 @@ pub enum Outcome {
     /// End the connection.
     Close(Disconnect),
 }
+
+/// The client is being sent away, so that nothing new is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaving;
 
 /// One client's session, from the first byte to the last.
 pub struct Session {
@@ -67,6 +71,14 @@ impl Session {
     /// Whether the client has said who it is.
     pub fn is_authenticated(&self) -> bool {
         self.client.is_some()
+    }
+
+    /// Begins something that will be answered, where the client has said who it is.
+    ///
+    /// # Errors
+    /// When it is being sent away.
+    pub fn begin(&self) -> Result<Option<Turn>, Leaving> {
+        self.client.as_ref().map(|client| client.begin().ok_or(Leaving)).transpose()
     }
 
     /// Does what the client asks.

@@ -4,8 +4,8 @@
 //! them, or on the number of connections.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +22,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::progress::Progressing;
+use crate::limits::{self, Address, Answer, Counter, Limit, Seat};
 
 /// Connections that are still HTTP: requests, long polls and streams. Upgraded ones are not counted.
 pub const HTTP_CONNECTIONS_MAX: usize = 10_000;
+/// The same of one address (IPv6: one /64).
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 5_000;
 /// Bytes of a request's line and headers.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Seconds from the opening of a connection, or from the last response, to the end of a request's headers.
@@ -39,8 +42,10 @@ const ACCEPT_PAUSE_MILLIS: u64 = 100;
 /// What an HTTP connection may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptLimits {
-    /// Connections that are still HTTP; one more is closed unheard.
+    /// Connections that are still HTTP; one more is answered with 503, unheard.
     pub connections_max: usize,
+    /// The same of one address; one more is answered with 429, unheard.
+    pub connections_per_address_max: usize,
     /// Bytes of a request's line and headers; at least 8,192. More is answered with 431.
     pub header_bytes_max: usize,
     /// Time for a request's headers, counted also while nothing at all comes.
@@ -55,6 +60,7 @@ impl Default for AcceptLimits {
     fn default() -> Self {
         Self {
             connections_max: HTTP_CONNECTIONS_MAX,
+            connections_per_address_max: HTTP_CONNECTIONS_PER_ADDRESS_MAX,
             header_bytes_max: HEADER_BYTES_MAX,
             header_time_max: Duration::from_secs(HEADER_SECONDS_MAX),
             write_time_max: Duration::from_secs(WRITE_SECONDS_MAX),
@@ -69,11 +75,11 @@ impl Default for AcceptLimits {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: AcceptLimits,
+    allowed: AcceptLimits,
     shutdown: CancellationToken,
     tracker: TaskTracker,
 ) {
-    let room = Arc::new(Semaphore::new(limits.connections_max));
+    let (room, places) = (Arc::new(Semaphore::new(allowed.connections_max)), Counter::new(allowed.connections_per_address_max));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -82,12 +88,16 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
-                    let connection = Connection { stream, peer, limits, permit };
-                    tracker.spawn(connection.serve(router.clone(), shutdown.clone()));
-                } else {
-                    tracing::warn!(%peer, limit = limits.connections_max, "too many HTTP connections");
-                }
+                let Some(seat) = places.take(&Address::of(peer.ip())) else {
+                    turn_away(stream, Limit::HttpConnectionsPerAddress);
+                    continue;
+                };
+                let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                    turn_away(stream, Limit::HttpConnections);
+                    continue;
+                };
+                let connection = Connection { stream, peer, allowed, held: (permit, seat) };
+                tracker.spawn(connection.serve(router.clone(), shutdown.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -101,6 +111,19 @@ pub async fn serve(
     }
 }
 
+/// Answers without having heard the request. What the system's buffer does not take at once is not said.
+fn turn_away(stream: TcpStream, limit: Limit) {
+    limits::refused(limit);
+    let status = match limit.answer() {
+        Answer::Http(429) => "429 Too Many Requests",
+        _ => "503 Service Unavailable",
+    };
+    let answer = format!("HTTP/1.1 {status}\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
+    }
+}
+
 /// Whether an error of `accept` concerns only a connection that went away before it was accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
@@ -110,13 +133,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    limits: AcceptLimits,
-    permit: OwnedSemaphorePermit,
+    allowed: AcceptLimits,
+    /// Its places in the counts of connections.
+    held: (OwnedSemaphorePermit, Seat<Address>),
 }
 
 impl Connection {
     async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let Self { stream, peer, limits, permit } = self;
+        let Self { stream, peer, allowed, held } = self;
         if let Err(error) = stream.set_nodelay(true) {
             return tracing::debug!(%peer, %error, "connection lost before its first byte");
         }
@@ -128,23 +152,28 @@ impl Connection {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_time_max)
-            .max_buf_size(limits.header_bytes_max)
-            .serve_connection(TokioIo::new(Progressing::new(stream, limits.write_time_max)), service)
+            .header_read_timeout(allowed.header_time_max)
+            .max_buf_size(allowed.header_bytes_max)
+            .serve_connection(TokioIo::new(Progressing::new(stream, allowed.write_time_max)), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                match tokio::time::timeout(limits.drain_time_max, connection).await {
+                match tokio::time::timeout(allowed.drain_time_max, connection).await {
                     Ok(served) => served,
                     Err(_) => return tracing::warn!(%peer, "request not finished at shutdown"),
                 }
             }
         };
-        drop(permit);
+        drop(held);
         if let Err(error) = served {
+            if error.is_timeout() {
+                limits::refused(Limit::HandshakeSeconds);
+            } else if error.is_parse_too_large() {
+                limits::refused(Limit::HeaderBytes);
+            }
             tracing::debug!(%peer, %error, "connection ended");
         }
     }

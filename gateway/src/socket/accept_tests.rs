@@ -111,7 +111,8 @@ async fn connections_over_the_limit_are_closed_and_upgraded_ones_do_not_count() 
     let mut head = [0; 15];
     first.read_exact(&mut head).await.unwrap();
     let mut second = server.connect().await;
-    assert_eq!(rest(&mut second).await, "");
+    let answer = rest(&mut second).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: "), "{answer}");
     send(
         &mut first,
         "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -124,6 +125,26 @@ async fn connections_over_the_limit_are_closed_and_upgraded_ones_do_not_count() 
     let mut third = server.connect().await;
     send(&mut third, "GET /peer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(rest(&mut third).await.starts_with("HTTP/1.1 200"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_places() {
+    let limits = AcceptLimits { connections_per_address_max: 1, ..AcceptLimits::default() };
+    let server = start(router(), limits).await;
+    let mut first = server.connect().await;
+    send(&mut first, "GET /peer HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    first.read_exact(&mut [0; 15]).await.unwrap();
+    let mut second = server.connect().await;
+    let answer = rest(&mut second).await;
+    assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("retry-after: "), "{answer}");
+    // Another address of this machine.
+    let elsewhere = tokio::net::TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = elsewhere.connect(server.address).await.unwrap();
+    send(&mut other, "GET /peer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(rest(&mut other).await.starts_with("HTTP/1.1 200"));
+    drop(first);
     server.stop().await;
 }
 

@@ -6,8 +6,10 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use shared::domain::{
     BODY_BYTES_MAX, Body, ClientMessageId, Command, Connect, ConversationId, Direction, Disconnect,
-    HistoryQuery, MessageKind, Position, Refusal, Send, Seq, Subscribe, Token,
+    HistoryQuery, IdError, MessageKind, Position, Refusal, Send, Seq, Subscribe, Token,
 };
+
+use crate::limits::{self, Limit};
 
 use super::packet::{self, Call, HistoryData, Packet, Request, SendData, Tag};
 
@@ -40,6 +42,7 @@ pub fn decode(frame: &[u8]) -> Result<Vec<(Tag, Command)>, Disconnect> {
     let mut commands = Vec::new();
     for line in text.split('\n').filter(|line| !line.trim_ascii().is_empty()) {
         if commands.len() == COMMANDS_PER_FRAME_MAX {
+            limits::refused(Limit::FrameCommands);
             return Err(Disconnect::BadRequest);
         }
         let packet: Packet<'_> = serde_json::from_str(line).map_err(|_| Disconnect::BadRequest)?;
@@ -76,7 +79,14 @@ fn or_refusal(command: Result<Command, Refusal>) -> Command {
 }
 
 fn conversation(text: &str) -> Result<ConversationId, Refusal> {
-    ConversationId::parse(text).map_err(|_| Refusal::Invalid)
+    ConversationId::parse(text).map_err(|error| no_id(&error))
+}
+
+fn no_id(error: &IdError) -> Refusal {
+    if let IdError::TooLong { .. } = error {
+        limits::refused(Limit::IdBytes);
+    }
+    Refusal::Invalid
 }
 
 fn token(text: Cow<'_, str>) -> Result<Token, Disconnect> {
@@ -167,7 +177,7 @@ fn send(data: Option<&RawValue>) -> Result<Command, Refusal> {
     let client_id = data.client_id.map(|id| ClientMessageId::parse(&id)).transpose();
     Ok(Command::Send(Send {
         conversation: conversation(&data.conversation)?,
-        client_id: client_id.map_err(|_| Refusal::Invalid)?,
+        client_id: client_id.map_err(|error| no_id(&error))?,
         kind: data.kind.map_or(Ok(MessageKind::TEXT), |kind| message_kind(&kind))?,
         body: body(data.body)?,
         retry: data.retry,
@@ -182,9 +192,11 @@ fn message_kind(text: &str) -> Result<MessageKind, Refusal> {
 fn body(data: Option<&RawValue>) -> Result<Body, Refusal> {
     let json = data.ok_or(Refusal::Invalid)?.get().as_bytes();
     if json.len() > BODY_BYTES_MAX {
+        limits::refused(Limit::BodyBytes);
         return Err(Refusal::TooLarge);
     }
     if json_depth(json) > JSON_DEPTH_MAX {
+        limits::refused(Limit::JsonDepth);
         return Err(Refusal::Invalid);
     }
     Ok(Body::from_json(Bytes::copy_from_slice(json)))
