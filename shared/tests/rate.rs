@@ -63,8 +63,10 @@ async fn a_burst_is_granted_and_no_more<E: Rated>() {
     let Taken::Granted(rest) = one.take(&alice, SLOW, 1_000).await.unwrap() else { panic!("39 are left") };
     assert!((39..100).contains(&rest), "{rest} more than the burst");
     // On a machine so slow that one is paid back meanwhile, it takes one more look.
-    eventually(async || matches!(other.take(&alice, SLOW, 1).await.unwrap(), Taken::Refused(_)).then_some(()))
-        .await;
+    eventually(async || {
+        matches!(other.take(&alice, SLOW, 1).await.unwrap(), Taken::Refused(_)).then_some(())
+    })
+    .await;
 }
 
 async fn subjects_do_not_share<E: Rated>() {
@@ -81,7 +83,8 @@ async fn it_is_paid_back<E: Rated>() {
     let environment = E::new(Limits::default()).await;
     let (rates, alice, rate) = (environment.rates(), user("alice"), Rate::new(100, 2));
     assert_eq!(rates.take(&alice, rate, 2).await.unwrap(), Taken::Granted(2));
-    eventually(async || (rates.take(&alice, rate, 1).await.unwrap() == Taken::Granted(1)).then_some(())).await;
+    eventually(async || (rates.take(&alice, rate, 1).await.unwrap() == Taken::Granted(1)).then_some(()))
+        .await;
 }
 
 async fn many_at_once_get_one_burst<E: Rated>() {

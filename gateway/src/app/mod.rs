@@ -128,7 +128,7 @@ impl App {
             lines,
             emulations: Arc::new(Emulations::default()),
             frames: FrameLimits::default(),
-            origins: Arc::new(Origins::new(config.allowed_origins.clone())),
+            origins: Arc::new(Origins::new(&config.allowed_origins).context("allowed_origins")?),
             mint: keys.mint(),
         };
         let health = Health::new(feed);
@@ -158,8 +158,11 @@ impl App {
             socket::serve(health, health_routes, accept, self.stopping.clone(), self.background.clone());
         self.background.spawn(watched);
         // Behind a proxy that is trusted, all connections have the proxy's address.
-        let connections_per_address_max =
-            if self.node.limiter.trusted_proxies() == 0 { accept.connections_per_address_max } else { usize::MAX };
+        let connections_per_address_max = if self.node.limiter.trusted_proxies() == 0 {
+            accept.connections_per_address_max
+        } else {
+            usize::MAX
+        };
         let accept = AcceptLimits { connections_per_address_max, ..accept };
         let router = public_router(self.routes.clone());
         let served = socket::serve(public, router, accept, self.closing.clone(), self.connections.clone());

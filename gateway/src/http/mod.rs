@@ -6,6 +6,7 @@ mod access;
 mod address;
 mod conversations;
 mod health;
+mod origins;
 mod page;
 mod problem;
 mod realtime;
@@ -19,8 +20,8 @@ use axum::{
 };
 use shared::auth::TokenMint;
 
-pub use access::Origins;
 pub use health::{Health, health_router};
+pub use origins::Origins;
 
 use crate::{
     connection::{Emulations, Lines},

@@ -1,11 +1,6 @@
 //! How many of something are there now, by whose they are.
 
-use std::{
-    collections::HashMap,
-    fmt::Debug,
-    hash::Hash,
-    sync::Arc,
-};
+use std::{collections::HashMap, fmt::Debug, hash::Hash, sync::Arc};
 
 use parking_lot::Mutex;
 

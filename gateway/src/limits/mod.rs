@@ -118,8 +118,7 @@ impl Limiter {
         let seat_address = self.addresses.take(&address);
         let seat_address = seat_address.ok_or_else(|| turned(Limit::ConnectionsPerAddress))?;
         let pending_address = self.pending_addresses.take(&address);
-        let pending_address =
-            pending_address.ok_or_else(|| turned(Limit::HandshakesPendingPerAddress))?;
+        let pending_address = pending_address.ok_or_else(|| turned(Limit::HandshakesPendingPerAddress))?;
         let node = self.node.take(&()).ok_or_else(|| turned(Limit::Connections))?;
         let pending = self.pending.take(&()).ok_or_else(|| turned(Limit::HandshakesPending))?;
         self.pace()?;

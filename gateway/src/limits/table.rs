@@ -137,7 +137,10 @@ limits! {
 
 /// Says what is counted, and starts every count at 0.
 pub fn describe() {
-    metrics::describe_counter!(REFUSALS, "Requests, connections and messages that were over a limit, by its name");
+    metrics::describe_counter!(
+        REFUSALS,
+        "Requests, connections and messages that were over a limit, by its name"
+    );
     for limit in Limit::ALL {
         metrics::counter!(REFUSALS, "limit" => limit.name()).absolute(0);
     }

@@ -79,7 +79,10 @@ pub async fn serve(
     shutdown: CancellationToken,
     tracker: TaskTracker,
 ) {
-    let (room, places) = (Arc::new(Semaphore::new(allowed.connections_max)), Counter::new(allowed.connections_per_address_max));
+    let (room, places) = (
+        Arc::new(Semaphore::new(allowed.connections_max)),
+        Counter::new(allowed.connections_per_address_max),
+    );
     loop {
         let accepted = tokio::select! {
             biased;
@@ -118,7 +121,8 @@ fn turn_away(stream: TcpStream, limit: Limit) {
         Answer::Http(429) => "429 Too Many Requests",
         _ => "503 Service Unavailable",
     };
-    let answer = format!("HTTP/1.1 {status}\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let answer =
+        format!("HTTP/1.1 {status}\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
     }
