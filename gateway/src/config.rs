@@ -116,6 +116,9 @@ struct Settings {
     log_format: Option<LogFormat>,
 }
 
+/// Conversations that one connection may be in, when nobody says otherwise.
+pub const SUBSCRIPTIONS_MAX: usize = 1_000;
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -300,7 +303,7 @@ impl Settings {
             backlog_entries_max: self.backlog_entries_max.unwrap_or(1_000_000),
             body_bytes_max,
             outbox_bytes_max: self.outbox_bytes_max.unwrap_or(crate::outbox::OUTBOX_BYTES_MAX),
-            subscriptions_max: self.subscriptions_max.unwrap_or(1_000),
+            subscriptions_max: self.subscriptions_max.unwrap_or(SUBSCRIPTIONS_MAX),
             catchup_messages_max: self.catchup_messages_max.unwrap_or(500),
             catchup_bytes_max: self.catchup_bytes_max.unwrap_or(1024 * 1024),
             linger_seconds: self.linger_seconds.unwrap_or(30),
