@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test lint fmt bench deps clean
+.PHONY: help run cluster test storm lint fmt bench deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ cluster: ## Run a whole cluster on this machine until Ctrl-C (ARGS="--gateways 3
 
 test: ## Install what is missing, check style, build, run all tests; the last line is the sum
 	@.ci/test
+
+storm: ## Let 10,000 clients come back at once (STARLING_STORM_CLIENTS=n; needs as many open files, twice)
+	cargo build --release -p gateway -p persister --bins
+	STARLING_STORM_CLIENTS=$${STARLING_STORM_CLIENTS:-10000} cargo test --release -p deploy --test system -- --nocapture storm::
 
 lint: ## Check format and lints, and licences by cargo-deny if it is installed
 	@.ci/lint

@@ -5,7 +5,9 @@
 use gateway::{
     connection, frame, heartbeat, http,
     limits::{Answer, Limit, Settings},
-    outbox, protocol::centrifuge, socket::accept,
+    outbox,
+    protocol::centrifuge,
+    socket::accept,
 };
 use shared::domain;
 

@@ -31,6 +31,14 @@ impl RawClient {
     /// # Errors
     /// When it is not switched to WebSocket.
     pub fn open(address: &str, path: &str, first: &[u8]) -> io::Result<Self> {
+        Self::open_with(address, path, "", first)
+    }
+
+    /// As [`RawClient::open`], with more headers, each with its line's end.
+    ///
+    /// # Errors
+    /// When it is not switched to WebSocket; the error has the head of the answer.
+    pub fn open_with(address: &str, path: &str, headers: &str, first: &[u8]) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         let limit = Some(Duration::from_secs(IO_SECONDS_MAX));
         stream.set_read_timeout(limit)?;
@@ -38,7 +46,7 @@ impl RawClient {
         stream.set_nodelay(true)?;
         let handshake = format!(
             "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         stream.write_all(&[handshake.as_bytes(), first].concat())?;
         let mut head = Vec::new();

@@ -1,12 +1,34 @@
-//! What happens when the log is full: a definite refusal, and nothing accepted is lost.
+//! What happens when the log is full: a definite refusal, nothing accepted is lost, and Redis gets its memory back.
 
 use loadtest::{client::ClientError, token::TokenSource, verify::read_history};
 
 use crate::support::{SECRET, Stage, connect, eventually};
 
-const BACKLOG_ENTRIES_MAX: u64 = 50;
+const BACKLOG_ENTRIES_MAX: u64 = 2_000;
+/// How much more the empty log may take than before, in bytes: a node of its tree.
+const LOG_BYTES_TOLERANCE: u64 = 8 * 1024;
 const CONVERSATION: &str = "conv_alice_bob";
-const BODY: &str = r#"{"text":"hello"}"#;
+/// Of so many bytes that their memory stands out.
+const BODY_BYTES: usize = 2_000;
+
+/// What Redis holds: in the log, and in all.
+async fn memory(stage: &Stage) -> (u64, u64) {
+    let client = redis::Client::open(stage.redis_url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let logs: Vec<String> = redis::cmd("KEYS").arg("{*}log").query_async(&mut connection).await.unwrap();
+    let mut log_bytes = 0;
+    for log in logs {
+        let bytes: Option<u64> = redis::cmd("MEMORY")
+            .arg(&["USAGE", &log, "SAMPLES", "0"])
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        log_bytes += bytes.unwrap_or(0);
+    }
+    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.unwrap();
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    (log_bytes, used.trim().parse().unwrap())
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_log_refuses_and_recovers() {
@@ -19,13 +41,15 @@ async fn a_full_log_refuses_and_recovers() {
     })
     .await;
     let (client, _pushes) = connect(&stage.gateway_url(0), "alice").await.unwrap();
-    client.send(CONVERSATION, "before", BODY, false).await.unwrap();
+    let body = format!(r#"{{"text":"{}"}}"#, "x".repeat(BODY_BYTES));
+    client.send(CONVERSATION, "before", &body, false).await.unwrap();
     stage.wait_stored(1).await;
+    let (log_before, used_before) = memory(&stage).await;
 
     stage.postgres().stop().await.unwrap();
     let mut accepted = 1;
     let refusal = loop {
-        match client.send(CONVERSATION, &format!("full-{accepted}"), BODY, false).await {
+        match client.send(CONVERSATION, &format!("full-{accepted}"), &body, false).await {
             Ok(sent) => {
                 accepted += 1;
                 assert_eq!(sent.seq, accepted);
@@ -38,15 +62,24 @@ async fn a_full_log_refuses_and_recovers() {
     assert_eq!(accepted, BACKLOG_ENTRIES_MAX + 1);
     eprintln!("after {BACKLOG_ENTRIES_MAX} messages: {refusal}");
     assert!(stage.metric(0, "starling_publishes_backlog_full_total").await > 0.0);
+    let (log_full, used_full) = memory(&stage).await;
+    let bodies = BACKLOG_ENTRIES_MAX * BODY_BYTES as u64;
+    assert!(log_full - log_before > bodies && used_full - used_before > bodies, "what waits is in Redis");
 
     stage.postgres().restart().await.unwrap();
     let refused_before = format!("full-{accepted}");
     eventually("there is room again", async || {
-        let sent = client.send(CONVERSATION, &refused_before, BODY, true).await;
+        let sent = client.send(CONVERSATION, &refused_before, &body, true).await;
         sent.map(drop).map_err(|error| error.to_string())
     })
     .await;
     stage.wait_stored(accepted + 1).await;
+    let (log_after, used_after) = memory(&stage).await;
+    eprintln!("log: {log_before} B before, {log_full} B full, {log_after} B after");
+    eprintln!("all: {used_before} B before, {used_full} B full, {used_after} B after");
+    assert!(log_after <= log_before + LOG_BYTES_TOLERANCE, "the log keeps what is stored");
+    // What else there is now (the hot tail, the ids for deduplication) is bounded and expires.
+    assert!(used_full - used_after > bodies * 9 / 10, "Redis does not give back what the log took");
     let tokens = TokenSource::Secret(SECRET.to_owned());
     for url in stage.gateway_urls() {
         let history = read_history(&url, &tokens, "bob", CONVERSATION).await.unwrap();

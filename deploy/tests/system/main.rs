@@ -7,9 +7,12 @@
 
 mod ack_stored;
 mod clients;
+mod door;
 mod faults;
 mod hostile;
 mod limits;
+mod shutdown;
 mod stall;
 mod standalone;
+mod storm;
 mod support;

@@ -50,7 +50,11 @@ impl Stage {
             postgres: PostgresOptions { fsync: false, ..PostgresOptions::default() },
             ..ClusterOptions::default()
         };
-        for (name, value) in [("STARLING_TOKEN_HMAC_SECRET", SECRET), ("STARLING_DRAIN_SECONDS", "1")] {
+        for (name, value) in [
+            ("STARLING_TOKEN_HMAC_SECRET", SECRET),
+            ("STARLING_DRAIN_SECONDS", "1"),
+            ("STARLING_DRAIN_DELAY_SECONDS", "0"),
+        ] {
             options.gateway_env.push((name.to_owned(), value.to_owned()));
         }
         change(&mut options);
@@ -98,14 +102,13 @@ impl Stage {
 
     /// The value of a metric of a gateway, summed over its labels; 0 while it does not exist.
     pub async fn metric(&self, gateway: usize, name: &str) -> f64 {
-        let url = format!("{}/metrics", self.cluster.gateway_health_url(gateway));
-        let text = http_get(&url).await.unwrap().body;
-        let of_name = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let is_whole_name = rest.starts_with([' ', '{']);
-            is_whole_name.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
-        };
-        text.lines().filter_map(of_name).sum()
+        metric(&self.cluster.gateway_health_url(gateway), name).await
+    }
+
+    /// What a gateway answers to whoever asks whether it wants traffic.
+    pub async fn readiness(&self, gateway: usize) -> Option<u16> {
+        let url = format!("{}/readyz", self.cluster.gateway_health_url(gateway));
+        http_get(&url).await.ok().map(|response| response.status)
     }
 
     /// Readers of and writers to several conversations on both gateways.
@@ -137,6 +140,17 @@ impl Drop for Stage {
             eprintln!("{tails}");
         }
     }
+}
+
+/// The value of a metric of a process, summed over its labels; a name may end with the labels that are meant.
+async fn metric(health_url: &str, name: &str) -> f64 {
+    let text = http_get(&format!("{health_url}/metrics")).await.unwrap().body;
+    let of_name = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let is_whole_name = rest.starts_with([' ', '{']);
+        is_whole_name.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
+    };
+    text.lines().filter_map(of_name).sum()
 }
 
 /// A gateway on its own, with its data in a directory that goes away with it.
@@ -196,6 +210,17 @@ impl Standalone {
     /// Host and port of the base URL.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// How many were over a limit.
+    pub async fn refused(&self, limit: &str) -> f64 {
+        let name = format!("starling_limit_refusals_total{{limit=\"{limit}\"}}");
+        metric(&self.health_url(), &name).await
+    }
+
+    /// Where it says how it is.
+    pub fn health_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.health_port)
     }
 
     /// The running process.

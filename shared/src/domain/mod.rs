@@ -19,7 +19,10 @@ pub use command::{
 pub use conversation::{ConversationKind, Direct};
 pub use disconnect::Disconnect;
 pub use event::{ClientInfo, Event, Stored};
-pub use ids::{CONVERSATION_ID_BYTES_MAX, ClientMessageId, ConnectionId, ConversationId, IdError, MessageId, NodeId, UserId};
+pub use ids::{
+    CONVERSATION_ID_BYTES_MAX, ClientMessageId, ConnectionId, ConversationId, IdError, MessageId, NodeId,
+    UserId,
+};
 pub use message::{BODY_BYTES_MAX, Body, Epoch, KIND_BYTES_MAX, Message, MessageKind, Seq};
 pub use partition::{PARTITIONS_DEFAULT, PARTITIONS_MAX, Partition};
 pub use refusal::Refusal;
