@@ -127,7 +127,7 @@ async fn publishes_have_one_rate_on_all_nodes() {
     let name = "starling_limit_refusals_total";
     assert!(stage.metric(0, name).await + stage.metric(1, name).await > 0.0);
     let (bob, _pushes) = connect(&stage.gateway_url(0), "bob").await.unwrap();
-    bob.send("conv_alice_bob", "bob's own", BODY, false).await.unwrap();
+    bob.send("conv_alice_bob", "bobs-own", BODY, false).await.unwrap();
     let (client, _) = &clients[0];
     eventually("it is paid back", async || {
         let sent = client.send("conv_alice_bob", "later", BODY, true).await;
