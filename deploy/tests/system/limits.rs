@@ -2,7 +2,7 @@
 
 use loadtest::{client::ClientError, token::TokenSource, verify::read_history};
 
-use crate::support::{SECRET, Stage, connect, eventually};
+use crate::support::{SECRET, Stage, connect, eventually, metric};
 
 const BACKLOG_ENTRIES_MAX: u64 = 50;
 const CONVERSATION: &str = "conv_alice_bob";
@@ -37,7 +37,8 @@ async fn a_full_log_refuses_and_recovers() {
     assert!(matches!(refusal, ClientError::Refused { code: 503, temporary: true, .. }), "{refusal:?}");
     assert_eq!(accepted, BACKLOG_ENTRIES_MAX + 1);
     eprintln!("after {BACKLOG_ENTRIES_MAX} messages: {refusal}");
-    assert!(stage.metric(0, "starling_publishes_backlog_full_total").await > 0.0);
+    let health = stage.gateway_health_url(0);
+    assert!(metric(&health, "starling_publishes_backlog_full_total").await > 0.0);
 
     stage.postgres().restart().await.unwrap();
     let refused_before = format!("full-{accepted}");

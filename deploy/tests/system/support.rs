@@ -96,18 +96,6 @@ impl Stage {
         .await;
     }
 
-    /// The value of a metric of a gateway, summed over its labels; 0 while it does not exist.
-    pub async fn metric(&self, gateway: usize, name: &str) -> f64 {
-        let url = format!("{}/metrics", self.cluster.gateway_health_url(gateway));
-        let text = http_get(&url).await.unwrap().body;
-        let of_name = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let is_whole_name = rest.starts_with([' ', '{']);
-            is_whole_name.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
-        };
-        text.lines().filter_map(of_name).sum()
-    }
-
     /// Readers of and writers to several conversations on both gateways.
     pub async fn traffic(&self, traffic: Traffic) -> Run {
         traffic.start(self.cluster.gateway_urls()).await
@@ -277,6 +265,17 @@ impl Traffic {
         assert_eq!((verdict.acked, verdict.refused), (self.total(), 0));
         verdict
     }
+}
+
+/// The value of a metric, summed over its labels; 0 while it does not exist. `health_url` is that of the process.
+pub async fn metric(health_url: &str, name: &str) -> f64 {
+    let text = http_get(&format!("{health_url}/metrics")).await.unwrap().body;
+    let of_name = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let is_whole_name = rest.starts_with([' ', '{']);
+        is_whole_name.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
+    };
+    text.lines().filter_map(of_name).sum()
 }
 
 /// A client of `user` at the node with this URL.
