@@ -228,7 +228,7 @@ impl App {
         self.health.drain();
         shutdown::send_away(&self.heartbeat, Duration::from_secs(self.config.drain_seconds)).await;
         self.closing.cancel();
-        shutdown::wait(&self.connections, "connections").await;
+        shutdown::wait_for_connections(&self.connections, &self.heartbeat).await;
         self.ports.stop_persister().await;
         self.stopping.cancel();
         self.ports.broker.close().await;

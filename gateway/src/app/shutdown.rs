@@ -10,6 +10,8 @@ use crate::heartbeat::Heartbeat;
 
 /// How long tasks get to end by themselves.
 const TASKS_PATIENCE: Duration = Duration::from_secs(15);
+/// How often clients that came late are sent away meanwhile.
+const SWEEP: Duration = Duration::from_millis(500);
 /// Into how many steps the drain window is divided.
 const DRAIN_STEPS: usize = 20;
 /// The exit code after a second signal: as a shell says of a program ended by SIGINT.
@@ -53,9 +55,22 @@ pub async fn send_away(heartbeat: &Heartbeat, window: Duration) {
             tokio::time::sleep(pause).await;
         }
     }
-    // Those that came while others were sent away.
-    for client in heartbeat.clients() {
-        client.close(Disconnect::Shutdown);
+}
+
+/// Waits for connections to end, now that no new ones come. Those that came while others were sent away follow them.
+pub async fn wait_for_connections(connections: &TaskTracker, heartbeat: &Heartbeat) {
+    let stragglers = async {
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            sweep.tick().await;
+            for client in heartbeat.clients() {
+                client.close(Disconnect::Shutdown);
+            }
+        }
+    };
+    tokio::select! {
+        () = wait(connections, "connections") => {}
+        () = stragglers => {}
     }
 }
 

@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    AUTHENTICATE_SECONDS_MAX, Lines,
+    Lines,
     link::{Link, StreamKey},
 };
 use crate::{
@@ -94,11 +93,7 @@ pub fn open_stream(lines: &Lines, emulations: &Arc<Emulations>, wire: Wire, conn
 }
 
 async fn run(mut link: Link, outbox: Arc<Outbox>, connect: Bytes, mut inbox: mpsc::Receiver<Bytes>) {
-    let patience = Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
-    let greeted = tokio::time::timeout(patience, link.frame(&connect)).await;
-    if greeted.is_err() {
-        outbox.close(Disconnect::Stale);
-    }
+    link.frame(&connect).await;
     if !link.is_authenticated() && !outbox.is_closed() {
         // The answer says why; the SDK comes back with a new request, since this one cannot carry a second connect.
         outbox.close_with(Disconnect::ConnectionClosed, Bytes::new());

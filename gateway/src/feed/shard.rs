@@ -441,6 +441,8 @@ impl Shard {
             }
             !is_over
         });
+        // While Redis is away, clients come and go; those who gave up must not be kept for as long.
+        self.topics.values_mut().for_each(|topic| topic.joining.retain(|joining| !joining.is_closed()));
         let gone = before - self.topics.len();
         self.metrics.conversations.decrement(f64::from(u32::try_from(gone).unwrap_or(u32::MAX)));
         if !self.connected {
