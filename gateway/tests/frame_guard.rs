@@ -143,7 +143,9 @@ fn pings_are_answered_also_inside_a_message() {
 #[test]
 fn a_client_may_speak_before_it_is_answered() {
     let server = Server::start();
-    let mut client = RawClient::open(&server.address, "/", &[frame(TEXT, b"early"), frame(TEXT, b"bird")].concat()).unwrap();
+    let mut client =
+        RawClient::open(&server.address, "/", &[frame(TEXT, b"early"), frame(TEXT, b"bird")].concat())
+            .unwrap();
     assert_eq!(client.read_frame().unwrap(), (TEXT, b"early".to_vec()));
     assert_eq!(client.read_frame().unwrap(), (TEXT, b"bird".to_vec()));
 }

@@ -608,7 +608,11 @@ async fn members_come_and_go(bed: &Bed) {
     assert_eq!(add(&["dan", "eve"]).await, MembersChange::Full, "all or none");
     assert_eq!(store.conversation(&id).await.unwrap().unwrap().members.len(), 3);
     assert_eq!(add(&["ann", "dan"]).await, MembersChange::Done(3));
-    assert_eq!(add(&["ann", "dan"]).await, MembersChange::Unneeded, "a full one needs no room for who is in it");
+    assert_eq!(
+        add(&["ann", "dan"]).await,
+        MembersChange::Unneeded,
+        "a full one needs no room for who is in it"
+    );
 
     let among = async |names: &[&str]| {
         let users: Vec<UserId> = names.iter().map(|name| user(name)).collect();

@@ -58,8 +58,7 @@ async fn a_restart_under_traffic_loses_nothing() {
 async fn a_crash_under_traffic_loses_nothing_and_no_number_is_used_twice() {
     let mut node = Standalone::start().await;
     // What a reader was given and no writer was answered for may go down with the log, and come again by the retry.
-    let traffic =
-        Traffic { conversations: 2, durability: Durability::Acknowledged, ..Traffic::default() };
+    let traffic = Traffic { conversations: 2, durability: Durability::Acknowledged, ..Traffic::default() };
     let run = node.traffic(traffic).await;
     traffic.wait_middle(&run).await;
     node.process().kill9();
@@ -97,7 +96,8 @@ async fn dev_tokens_are_given_without_a_key_and_survive_a_restart() {
     node.process().kill9();
     node.start_again().await;
     loadtest::client::Client::connect(&node.url(), &token).await.unwrap();
-    let options = verify::Options { messages: 50, ..verify::Options::new(vec![node.url()], TokenSource::Dev) };
+    let options =
+        verify::Options { messages: 50, ..verify::Options::new(vec![node.url()], TokenSource::Dev) };
     let verdict = verify::run(options, |_, _| {}).await.unwrap();
     assert!(verdict.is_clean(), "{verdict}");
 }

@@ -62,9 +62,10 @@ impl Stage {
 
     /// How many messages Postgres has.
     pub async fn rows(&self) -> Result<u64, String> {
-        let (client, connection) = tokio_postgres::connect(&self.cluster.database_url(), tokio_postgres::NoTls)
-            .await
-            .map_err(|error| error.to_string())?;
+        let (client, connection) =
+            tokio_postgres::connect(&self.cluster.database_url(), tokio_postgres::NoTls)
+                .await
+                .map_err(|error| error.to_string())?;
         let connection = tokio::spawn(connection);
         let counted = client.query_one("SELECT count(*) FROM messages WHERE kind <> 'void'", &[]).await;
         connection.abort();

@@ -23,7 +23,8 @@ use self::{
     writer::PostgresWriter,
 };
 use super::{
-    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Role, Store, StoreError, Writer,
+    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Role, Store,
+    StoreError, Writer,
     row::{
         ConversationRow, CursorRow, MessageRow, SummaryRow, bound, read_conversation, read_role, signed,
         unreadable, unsigned,

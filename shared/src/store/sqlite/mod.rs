@@ -22,7 +22,8 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use self::{thread::Thread, writer::SqliteWriter};
 use super::{
-    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Store, StoreError, Writer,
+    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Store,
+    StoreError, Writer,
     row::{
         ConversationRow, CursorRow, MessageRow, SummaryRow, bound, read_conversation, read_role, signed,
         unreadable, unsigned,

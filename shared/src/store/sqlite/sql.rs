@@ -35,7 +35,8 @@ pub(super) const JOIN: &str = "INSERT INTO members (conversation_id, user_id, ro
 pub(super) const CONVERSATION: &str = "SELECT c.kind, c.name, c.created_ms, m.user_id, m.role \
      FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id WHERE c.id = ?1 ORDER BY m.user_id";
 
-pub(super) const ADD_MEMBER: &str = "INSERT INTO members (conversation_id, user_id, role) VALUES (?1, ?2, 'member') ON CONFLICT DO NOTHING";
+pub(super) const ADD_MEMBER: &str =
+    "INSERT INTO members (conversation_id, user_id, role) VALUES (?1, ?2, 'member') ON CONFLICT DO NOTHING";
 pub(super) const REMOVE_MEMBER: &str = "DELETE FROM members WHERE conversation_id = ?1 AND user_id = ?2";
 pub(super) const COUNT_MEMBERS: &str = "SELECT count(*) FROM members WHERE conversation_id = ?1";
 pub(super) const RAISE_VERSION: &str =
