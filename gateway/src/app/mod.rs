@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{keys::Keys, ports::Ports};
 use crate::{
-    action::{Limits, MembershipCache, Node},
+    action::{self, Limits, MembershipCache, Node},
     announcement::Announcement,
     config::{Config, LogFormat, Mode},
     connection::{Emulations, Lines},
@@ -125,6 +125,8 @@ impl App {
             emulations: Arc::new(Emulations::default()),
             frames: FrameLimits::default(),
             origins: Arc::new(Origins::new(config.allowed_origins.clone())),
+            keys: Arc::new(config.api_keys.clone()),
+            hsts_seconds: config.hsts_seconds,
             mint: keys.mint(),
         };
         let health = Health::new(feed);
@@ -167,6 +169,8 @@ impl App {
         self.spawn(async move { heartbeat.run().await });
         self.spawn(async move { numbers.upkeep().await });
         self.spawn(salvage::check_stored(Arc::clone(&self.node)));
+        let node = Arc::clone(&self.node);
+        self.spawn(async move { action::watch_members(&node).await });
         self.ports.start_persister(&self.background);
     }
 
@@ -186,7 +190,10 @@ impl App {
                 tasks.spawn(salvage::hand_in(Arc::clone(&node)));
             }
             Inbound::Announcement(bytes) => match Announcement::decode(&bytes) {
-                Some(Announcement::MembersChanged(change)) => node.memberships.changed(&change),
+                Some(Announcement::MembersChanged(change)) => {
+                    let node = Arc::clone(&node);
+                    tasks.spawn(async move { action::members_changed(&node, &change).await });
+                }
                 Some(Announcement::Emulation { session, data }) => {
                     emulations.hand_over(&session, data.into());
                 }

@@ -91,7 +91,7 @@ fn stream(routes: &Routes, headers: &HeaderMap, wire: Wire, connect: Bytes) -> R
         // Proxies that collect a response before they pass it on would hold events back.
         ("x-accel-buffering", "no"),
     ];
-    routes.origins.open(headers, (head, Body::from_stream(drain)).into_response())
+    (head, Body::from_stream(drain)).into_response()
 }
 
 /// `POST /emulation`: commands of a session that may live on another node.
@@ -99,11 +99,10 @@ pub async fn emulation(State(routes): State<Routes>, headers: HeaderMap, body: B
     if !routes.origins.admit(&headers) {
         return Problem::from(Refusal::Forbidden).into_response();
     }
-    let response = match Emulation::parse(&body) {
+    match Emulation::parse(&body) {
         Ok(request) => hand_over(&routes, request).await,
         Err(_) => Problem::invalid("not an emulation request").into_response(),
-    };
-    routes.origins.open(&headers, response)
+    }
 }
 
 async fn hand_over(routes: &Routes, request: Emulation) -> Response {
@@ -120,9 +119,4 @@ async fn hand_over(routes: &Routes, request: Emulation) -> Response {
         Ok(_) => StatusCode::NO_CONTENT.into_response(),
         Err(_) => Problem::from(Refusal::Unavailable).into_response(),
     }
-}
-
-/// `OPTIONS`: a browser asks whether a page of another origin may ask.
-pub async fn preflight(State(routes): State<Routes>, headers: HeaderMap) -> Response {
-    routes.origins.open(&headers, StatusCode::NO_CONTENT.into_response())
 }
