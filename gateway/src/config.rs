@@ -13,21 +13,42 @@ use shared::{
     domain::{BODY_BYTES_MAX, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
 };
 
-use crate::{action::AckMode, limits::LimitSettings};
+use crate::{
+    action::AckMode,
+    api_key::{ApiKeys, Scope},
+    limits::LimitSettings,
+};
 
 /// A Starling gateway: holds client connections and delivers messages to them.
 ///
 /// Without any configuration it runs standalone: everything in this process, messages in one SQLite file. With
 /// REDIS_URL and DATABASE_URL it is one node of a cluster, beside any number of other gateways and persisters.
 #[derive(Parser, Debug, Clone, Default)]
-#[command(name = "gateway", version, after_help = EXAMPLES)]
+#[command(name = "gateway", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 #[expect(clippy::doc_markdown, reason = "the comments are what --help prints")]
 pub struct Flags {
-    /// TOML file with any of the settings below, named as the flags with `_` for `-`; limits of everybody together in a table `[limits]`.
+    /// TOML file with any of the settings below, named as the flags with `_` for `-`. Those from trusted-proxies on are in
+    /// its table `[limits]`.
     #[arg(long, env = "STARLING_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+    /// Something else to do than to run.
+    #[command(subcommand)]
+    pub tool: Option<Tool>,
+}
+
+/// What the binary does beside running a gateway.
+#[derive(clap::Subcommand, Debug, Clone)]
+pub enum Tool {
+    /// Make a key for an application server, and print it once, with the line that configures it.
+    ApiKey {
+        /// What the key is called: letters, digits, `-`, `_`, `.`.
+        name: String,
+        /// What it allows; may be given several times.
+        #[arg(long = "scope", required = true, value_name = "SCOPE")]
+        scopes: Vec<Scope>,
+    },
 }
 
 const EXAMPLES: &str = "Examples:
@@ -73,6 +94,18 @@ struct Settings {
     /// Origins of web pages that may connect beside this server's own, comma-separated.
     #[arg(long, env = "STARLING_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGINS")]
     allowed_origins: Option<Vec<String>>,
+    /// Keys of application servers, comma-separated, each `name:scope+scope:sha256hex` as `gateway api-key` prints it.
+    #[arg(
+        long,
+        env = "STARLING_API_KEYS",
+        value_delimiter = ',',
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    api_keys: Option<Vec<String>>,
+    /// Seconds for which browsers are told to come by HTTPS alone; 0 says nothing [default: 0].
+    #[arg(long, env = "STARLING_HSTS_SECONDS", value_name = "SECONDS")]
+    hsts_seconds: Option<u64>,
     /// Partitions of the log; fixed when the database is first used [default: 64].
     #[arg(long, env = "STARLING_PARTITIONS", value_name = "N")]
     partitions: Option<u16>,
@@ -165,6 +198,10 @@ pub struct Config {
     pub ack_wait_replicas: u32,
     /// Origins beside the own.
     pub allowed_origins: Vec<String>,
+    /// Keys of application servers.
+    pub api_keys: ApiKeys,
+    /// Seconds of HTTPS alone; 0 for none.
+    pub hsts_seconds: u64,
     /// Partitions, if this process is the first of the installation.
     pub partitions: u16,
     /// Entries in one partition's log.
@@ -237,6 +274,8 @@ impl Settings {
             ack_mode,
             ack_wait_replicas,
             allowed_origins,
+            api_keys,
+            hsts_seconds,
             partitions,
             backlog_entries_max,
             body_bytes_max,
@@ -299,6 +338,8 @@ impl Settings {
             ack_mode: self.ack_mode.unwrap_or(default_ack),
             ack_wait_replicas: self.ack_wait_replicas.unwrap_or(0),
             allowed_origins: self.allowed_origins.unwrap_or_default(),
+            hsts_seconds: self.hsts_seconds.unwrap_or(0),
+            api_keys: ApiKeys::parse(&self.api_keys.unwrap_or_default())?,
             partitions,
             backlog_entries_max: self.backlog_entries_max.unwrap_or(1_000_000),
             body_bytes_max,

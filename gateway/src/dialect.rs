@@ -29,6 +29,8 @@ pub struct Dialect {
     pub stored: fn(&Stored) -> Bytes,
     /// Tells a member that it is one no longer, and should come back at once to catch up.
     pub resubscribe: fn(&ConversationId) -> Bytes,
+    /// Tells a member that it is one no longer, for good.
+    pub removed: fn(&ConversationId) -> Bytes,
     /// Asks the client for a sign of life.
     pub ping: fn() -> Bytes,
 }

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod announcement;
+pub mod api_key;
 pub mod app;
 pub mod config;
 pub mod connection;

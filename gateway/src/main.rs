@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gateway::{app, config::Flags};
+use gateway::{
+    api_key::{ApiKey, Scope},
+    app,
+    config::{Flags, Tool},
+};
 
 fn main() -> ExitCode {
     match run() {
@@ -17,6 +21,18 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let config = Flags::parse().resolve()?;
+    let flags = Flags::parse();
+    if let Some(Tool::ApiKey { name, scopes }) = &flags.tool {
+        return print_new_key(name, scopes);
+    }
+    let config = flags.resolve()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(app::run(config))
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the person who asks for a key is waiting for")]
+fn print_new_key(name: &str, scopes: &[Scope]) -> anyhow::Result<()> {
+    let (key, secret) = ApiKey::generate(name, scopes)?;
+    println!("key, shown this once:        {secret}");
+    println!("line for STARLING_API_KEYS:  {key}");
+    Ok(())
 }

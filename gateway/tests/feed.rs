@@ -677,6 +677,36 @@ async fn a_message_that_did_not_survive_keeps_nobody_out() {
 }
 
 #[tokio::test]
+async fn a_position_beyond_the_end_is_not_followed() {
+    let mut node = Node::start(PLENTY, NEVER);
+    for after in [1, u64::MAX].map(Seq) {
+        let found = catch_up(&*node.broker, &*node.store, &conversation(), after, CATCH_UP).await.unwrap();
+        assert_eq!(found, CatchUp::Limited { top: Seq(0) });
+    }
+    let top = *node.say_times(3).await.last().unwrap();
+    let found =
+        catch_up(&*node.broker, &*node.store, &conversation(), Seq(top.0 + 1), CATCH_UP).await.unwrap();
+    assert_eq!(found, CatchUp::Limited { top });
+    let found = catch_up(&*node.broker, &*node.store, &conversation(), top, CATCH_UP).await.unwrap();
+    assert_eq!(found, CatchUp::Complete { messages: Vec::new(), top });
+}
+
+#[tokio::test]
+async fn what_the_store_has_beyond_the_brokers_end_is_read() {
+    // The broker came back with less than it had; the store has all of it.
+    let mut node = Node::start(PLENTY, NEVER);
+    let said = node.say_times(5).await;
+    node.store_all().await;
+    let stale: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Memory::new(4, PLENTY)));
+    let mut before = Node { broker: Arc::clone(&stale), ..Node::start(PLENTY, NEVER) };
+    before.publisher = Publisher::new(stale, Arc::clone(&before.store));
+    before.say_times(2).await;
+    let found = catch_up(&*before.broker, &*node.store, &conversation(), said[2], CATCH_UP).await.unwrap();
+    let CatchUp::Complete { messages, top } = found else { panic!("{found:?}") };
+    assert_eq!((messages, top), (node.all[3..].to_vec(), said[4]));
+}
+
+#[tokio::test]
 async fn a_gap_that_cannot_be_repaired_sends_the_open_members_away() {
     let mut node = Node::start(Limits { hot_messages: 2, ..PLENTY }, NEVER);
     let mut client_side = node.open_member().await;

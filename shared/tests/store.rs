@@ -19,8 +19,8 @@ use shared::{
         Seq, UserId,
     },
     store::{
-        Committed, Conversation, HistoryRange, Membership, Role, Store, StoreError, Writer,
-        postgres::PostgresStore, sqlite::SqliteStore,
+        Committed, Conversation, ConversationSummary, HistoryRange, MembersChange, Membership, Role, Store,
+        StoreError, Writer, postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
 use tempfile::TempDir;
@@ -76,6 +76,8 @@ async fn suite(bed: &Bed) {
     history_in_both_directions(bed).await;
     bodies_are_carried_byte_for_byte(bed).await;
     members_and_conversations(bed).await;
+    members_come_and_go(bed).await;
+    conversations_are_listed_page_by_page(bed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -583,4 +585,74 @@ async fn a_crash_of_postgres_is_survived() {
     assert_eq!(store.claim_epoch(Partition(0)).await.unwrap().epoch, Epoch(claim.epoch.0 + 1));
     let mut writer = store.writer("b").await.unwrap();
     assert_eq!(writer.commit(&[message("two", 2, 1)], &[]).await.unwrap().inserted, 1);
+}
+
+async fn members_come_and_go(bed: &Bed) {
+    const MAX: usize = 4;
+    let store = bed.make("members_change").await;
+    let id = room("team");
+    let conversation = Conversation {
+        id: id.clone(),
+        kind: "group".to_owned(),
+        name: None,
+        members: vec![(user("ann"), Role::Owner)],
+        created_ms: 1,
+    };
+    assert!(store.create_conversation(&conversation).await.unwrap());
+    let add = async |names: &[&str]| {
+        let users: Vec<UserId> = names.iter().map(|name| user(name)).collect();
+        store.add_members(&id, &users, MAX).await.unwrap()
+    };
+    assert_eq!(add(&["bob", "carol", "bob"]).await, MembersChange::Done(2));
+    assert_eq!(add(&["bob", "ann"]).await, MembersChange::Unneeded);
+    assert_eq!(add(&["dan", "eve"]).await, MembersChange::Full, "all or none");
+    assert_eq!(store.conversation(&id).await.unwrap().unwrap().members.len(), 3);
+    assert_eq!(add(&["ann", "dan"]).await, MembersChange::Done(3));
+    assert_eq!(
+        add(&["ann", "dan"]).await,
+        MembersChange::Unneeded,
+        "a full one needs no room for who is in it"
+    );
+
+    let among = async |names: &[&str]| {
+        let users: Vec<UserId> = names.iter().map(|name| user(name)).collect();
+        let mut found = store.members_among(&id, &users).await.unwrap();
+        found.sort();
+        found.iter().map(|user| user.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(among(&["bob", "zoe", "ann"]).await, ["ann", "bob"]);
+    assert_eq!(store.remove_member(&id, &user("bob")).await.unwrap(), MembersChange::Done(4));
+    assert_eq!(store.remove_member(&id, &user("bob")).await.unwrap(), MembersChange::Unneeded);
+    assert_eq!(store.remove_member(&room("none"), &user("ann")).await.unwrap(), MembersChange::Unneeded);
+    assert_eq!(among(&["bob", "zoe", "ann"]).await, ["ann"]);
+    let membership = store.membership(&id, &user("bob")).await.unwrap();
+    assert_eq!(membership, Membership { version: 4, role: None });
+    let versions = store.membership_versions(&[room("none"), id.clone()]).await.unwrap();
+    assert_eq!(versions, [(id.clone(), 4)]);
+}
+
+async fn conversations_are_listed_page_by_page(bed: &Bed) {
+    let store = bed.make("members_list").await;
+    let summary = |name: &str| ConversationSummary {
+        id: room(name),
+        kind: "group".to_owned(),
+        name: Some(name.to_uppercase()),
+        role: if name == "b" { Role::Member } else { Role::Owner },
+        created_ms: 5,
+    };
+    for name in ["c", "a", "b", "B"] {
+        let ConversationSummary { id, kind, name, role, created_ms } = summary(name);
+        let members = vec![(user("ann"), role), (user("bob"), Role::Member)];
+        let conversation = Conversation { id, kind, name, members, created_ms };
+        assert!(store.create_conversation(&conversation).await.unwrap());
+    }
+    let page = async |name: &str, after: Option<&str>, limit: u32| {
+        let after = after.map(room);
+        store.conversations_of(&user(name), after.as_ref(), limit).await.unwrap()
+    };
+    assert_eq!(page("ann", None, 10).await, ["B", "a", "b", "c"].map(summary));
+    assert_eq!(page("ann", None, 2).await, ["B", "a"].map(summary));
+    assert_eq!(page("ann", Some("a"), 10).await, ["b", "c"].map(summary));
+    assert_eq!(page("ann", Some("c"), 10).await, []);
+    assert_eq!(page("eve", None, 10).await, []);
 }

@@ -2,7 +2,7 @@
 
 use loadtest::{client::ClientError, raw::RawClient};
 
-use crate::support::{PATIENCE, SECRET, Stage, Standalone, connect, eventually, seen};
+use crate::support::{PATIENCE, SECRET, Stage, Standalone, connect, eventually, metric, seen};
 
 const PATH: &str = "/connection/websocket";
 /// How the protocol spells `limit_exceeded` and `rate_limited`.
@@ -125,7 +125,9 @@ async fn publishes_have_one_rate_on_all_nodes() {
     let at_most = BURST + started.elapsed().as_secs() + 1;
     assert!((BURST..=at_most).contains(&accepted), "{accepted} by two nodes, {at_most} would be right");
     let name = "starling_limit_refusals_total";
-    assert!(stage.metric(0, name).await + stage.metric(1, name).await > 0.0);
+    let refused =
+        metric(&stage.gateway_health_url(0), name).await + metric(&stage.gateway_health_url(1), name).await;
+    assert!(refused > 0.0);
     let (bob, _pushes) = connect(&stage.gateway_url(0), "bob").await.unwrap();
     bob.send("conv_alice_bob", "bobs-own", BODY, false).await.unwrap();
     let (client, _) = &clients[0];

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use loadtest::check::Durability;
 
-use crate::support::{PATIENCE, Stage, Traffic};
+use crate::support::{PATIENCE, Stage, Traffic, eventually, metric, seen};
 
 /// The signal of `abort`, by which a process ends at its failpoint.
 const SIGABRT: i32 = 6;
@@ -44,6 +44,8 @@ async fn gateways_are_restarted_one_after_the_other() {
     stage.wait_stored(acked).await;
 }
 
+/// How many partitions a persister owns.
+const OWNED: &str = "starling_persister_partitions_owned";
 /// So many conversations that some of them are the victim's, however the partitions are shared.
 const MANY: Traffic =
     Traffic { conversations: 16, writers: 2, readers: 1, messages: 40, durability: Durability::Accepted };
@@ -58,6 +60,12 @@ async fn the_persister_is_killed_at_each_step() {
         eprintln!("persister {victim} will die {step}");
         let failpoint = [("STARLING_FAILPOINT", step)];
         stage.restart_persister_with(victim, &failpoint).await.unwrap();
+        let health = stage.persister_health_url(victim);
+        eventually("it owns its share", async || {
+            let owned = metric(&health, OWNED).await;
+            seen(owned > 0.0, || format!("{owned} partitions"))
+        })
+        .await;
         let run = stage.traffic(MANY).await;
         let status = stage.persister(victim).wait_exit(PATIENCE).await.unwrap();
         assert_eq!(status.signal(), Some(SIGABRT), "it dies at its failpoint, not otherwise");

@@ -2,7 +2,7 @@
 
 use loadtest::{client::ClientError, token::TokenSource, verify::read_history};
 
-use crate::support::{SECRET, Stage, connect, eventually};
+use crate::support::{SECRET, Stage, connect, eventually, metric};
 
 const BACKLOG_ENTRIES_MAX: u64 = 2_000;
 /// How much more the empty log may take than before, in bytes: a node of its tree.
@@ -61,7 +61,8 @@ async fn a_full_log_refuses_and_recovers() {
     assert!(matches!(refusal, ClientError::Refused { code: 503, temporary: true, .. }), "{refusal:?}");
     assert_eq!(accepted, BACKLOG_ENTRIES_MAX + 1);
     eprintln!("after {BACKLOG_ENTRIES_MAX} messages: {refusal}");
-    assert!(stage.metric(0, "starling_publishes_backlog_full_total").await > 0.0);
+    let health = stage.gateway_health_url(0);
+    assert!(metric(&health, "starling_publishes_backlog_full_total").await > 0.0);
     let (log_full, used_full) = memory(&stage).await;
     let bodies = BACKLOG_ENTRIES_MAX * BODY_BYTES as u64;
     assert!(log_full - log_before > bodies && used_full - used_before > bodies, "what waits is in Redis");

@@ -11,7 +11,7 @@ use loadtest::{
 };
 use tokio::sync::watch;
 
-use crate::support::{PATIENCE, SECRET, Stage, eventually, seen};
+use crate::support::{PATIENCE, SECRET, Stage, eventually, metric, seen};
 
 /// What the subscriber connection sends, and no other one.
 const SUBSCRIBES: &[u8] = b"SSUBSCRIBE";
@@ -66,7 +66,7 @@ async fn a_stalled_subscriber_connection_is_noticed_and_made_up_for() {
     let writers = ["alice", "bob"].map(|user| writer(&near, user, "before", &acked));
     let middle = acked.subscribe().wait_for(|acked| *acked >= MESSAGES as u64 / 2).await.map(|acked| *acked);
     assert!(middle.unwrap() < 2 * MESSAGES as u64);
-    let failures = stage.metric(1, "starling_probe_failures_total").await;
+    let failures = metric(&stage.gateway_health_url(1), "starling_probe_failures_total").await;
     stage.redis_proxy(1).stall_connections_that_sent(SUBSCRIBES);
     readiness(&stage, 1, 503).await;
     for writer in writers {
@@ -81,7 +81,7 @@ async fn a_stalled_subscriber_connection_is_noticed_and_made_up_for() {
     let last = evidence.writers.iter().filter_map(|writer| writer.acks.last()).map(|ack| ack.seq).max();
     assert!(readers[0].wait_for(last.unwrap(), PATIENCE).await, "the healthy node's reader gets everything");
     readiness(&stage, 1, 503).await;
-    assert!(stage.metric(1, "starling_probe_failures_total").await > failures);
+    assert!(metric(&stage.gateway_health_url(1), "starling_probe_failures_total").await > failures);
 
     stage.redis_proxy(1).resume();
     readiness(&stage, 1, 200).await;

@@ -100,11 +100,6 @@ impl Stage {
         .await;
     }
 
-    /// The value of a metric of a gateway, summed over its labels; 0 while it does not exist.
-    pub async fn metric(&self, gateway: usize, name: &str) -> f64 {
-        metric(&self.cluster.gateway_health_url(gateway), name).await
-    }
-
     /// What a gateway answers to whoever asks whether it wants traffic.
     pub async fn readiness(&self, gateway: usize) -> Option<u16> {
         let url = format!("{}/readyz", self.cluster.gateway_health_url(gateway));
@@ -140,17 +135,6 @@ impl Drop for Stage {
             eprintln!("{tails}");
         }
     }
-}
-
-/// The value of a metric of a process, summed over its labels; a name may end with the labels that are meant.
-async fn metric(health_url: &str, name: &str) -> f64 {
-    let text = http_get(&format!("{health_url}/metrics")).await.unwrap().body;
-    let of_name = |line: &str| {
-        let rest = line.strip_prefix(name)?;
-        let is_whole_name = rest.starts_with([' ', '{']);
-        is_whole_name.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
-    };
-    text.lines().filter_map(of_name).sum()
 }
 
 /// A gateway on its own, with its data in a directory that goes away with it.
@@ -302,6 +286,18 @@ impl Traffic {
         assert_eq!((verdict.acked, verdict.refused), (self.total(), 0));
         verdict
     }
+}
+
+/// The value of a metric, summed over its labels; 0 while it does not exist. A name may end with the labels that are meant.
+/// `health_url` is that of the process.
+pub async fn metric(health_url: &str, name: &str) -> f64 {
+    let text = http_get(&format!("{health_url}/metrics")).await.unwrap().body;
+    let of_name = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let is_whole_name = rest.starts_with([' ', '{']);
+        is_whole_name.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
+    };
+    text.lines().filter_map(of_name).sum()
 }
 
 /// A client of `user` at the node with this URL.

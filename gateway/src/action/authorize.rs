@@ -4,6 +4,15 @@ use shared::domain::{ConversationId, ConversationKind, Refusal, UserId};
 
 use super::Node;
 
+/// On whose behalf something is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// A user, who may do what members may.
+    User(UserId),
+    /// The application's server, whose key was checked: it is asked for no membership.
+    Server,
+}
+
 /// Whether `user` takes part in the conversation.
 ///
 /// # Errors

@@ -1,75 +1,92 @@
 //! Makes conversations.
 
 use shared::{
-    broker::Audience,
     clock,
     domain::{ConversationId, Refusal, UserId},
     store::{Conversation, Role},
 };
 
-use super::{MembersChanged, Node};
-use crate::announcement::Announcement;
+use super::{Actor, MembersChanged, Node, members::announce};
 
-/// Most members that a conversation is made with.
+/// Most members of a conversation.
 pub const MEMBERS_MAX: usize = 1_000;
 /// Longest name of a conversation, in bytes.
 pub const NAME_BYTES_MAX: usize = 200;
 
+/// What kind of conversation can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewKind {
+    /// Two users; there is only one of them for each pair.
+    Direct,
+    /// Any number of users.
+    Group,
+}
+
 /// A conversation that somebody wants to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewConversation {
-    /// `group` or `direct`.
-    pub kind: String,
+    /// What kind.
+    pub kind: NewKind,
     /// What it is called.
     pub name: Option<String>,
-    /// Who is in it beside the one who makes it.
+    /// Who is in it beside the user who makes it.
     pub members: Vec<UserId>,
 }
 
-/// Makes a conversation whose owner is `user`. A direct one that exists already is returned as it is.
+/// Makes a conversation; a user who makes a group owns it. A direct one that exists already is returned as it is, and
+/// `false` with it.
 ///
 /// # Errors
-/// [`Refusal::Invalid`] when it makes no sense, [`Refusal::Unavailable`] when the store does not answer.
+/// [`Refusal::Invalid`] when it makes no sense, [`Refusal::LimitExceeded`] when it has too many members,
+/// [`Refusal::Forbidden`] when the id is taken by others, [`Refusal::Unavailable`] when the store does not answer.
 pub async fn create_conversation(
     node: &Node,
-    user: &UserId,
+    actor: &Actor,
     wanted: NewConversation,
-) -> Result<Conversation, Refusal> {
-    let mut members: Vec<UserId> = wanted.members;
-    members.retain(|member| member != user);
-    members.sort();
-    members.dedup();
+) -> Result<(Conversation, bool), Refusal> {
     let is_name = |name: &String| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('\0');
-    if members.len() >= MEMBERS_MAX || !wanted.name.as_ref().is_none_or(is_name) {
+    if !wanted.name.as_ref().is_none_or(is_name) {
         return Err(Refusal::Invalid);
     }
-    let id = match (wanted.kind.as_str(), members.as_slice()) {
-        ("group", _) => {
-            ConversationId::parse(&uuid::Uuid::now_v7().to_string()).map_err(|_| Refusal::Invalid)?
-        }
-        ("direct", [other]) => ConversationId::direct(user, other).map_err(|_| Refusal::Invalid)?,
-        _ => return Err(Refusal::Invalid),
-    };
-    let role = if wanted.kind == "direct" { Role::Member } else { Role::Owner };
-    let others = members.into_iter().map(|member| (member, Role::Member));
-    let conversation = Conversation {
-        id,
-        kind: wanted.kind,
-        name: wanted.name,
-        members: std::iter::once((user.clone(), role)).chain(others).collect(),
-        created_ms: clock::now_ms(),
-    };
+    let conversation = plan(actor, wanted)?;
     let unavailable = |error| {
         tracing::warn!(%error, "a conversation cannot be made");
         Refusal::Unavailable
     };
     if !node.store.create_conversation(&conversation).await.map_err(unavailable)? {
         let existing = node.store.conversation(&conversation.id).await.map_err(unavailable)?;
-        return existing.ok_or(Refusal::Unavailable);
+        let existing = existing.ok_or(Refusal::Unavailable)?;
+        // Two pairs of users may share an id: `a`, `b_c` and `a_b`, `c`.
+        let is_same = conversation.members.iter().all(|member| existing.members.contains(member));
+        return if is_same { Ok((existing, false)) } else { Err(Refusal::Forbidden) };
     }
-    let change = MembersChanged { conversation: conversation.id.clone(), version: 1 };
-    node.memberships.changed(&change);
-    // Who does not hear it believes its older answer for a few seconds more.
-    let _ = node.broker.announce(&Audience::Everyone, Announcement::MembersChanged(change).encode()).await;
-    Ok(conversation)
+    announce(node, MembersChanged { conversation: conversation.id.clone(), version: 1 }).await;
+    Ok((conversation, true))
+}
+
+fn plan(actor: &Actor, wanted: NewConversation) -> Result<Conversation, Refusal> {
+    let NewConversation { kind, name, mut members } = wanted;
+    let maker = match actor {
+        Actor::User(user) => Some(user),
+        Actor::Server => None,
+    };
+    members.extend(maker.cloned());
+    members.sort();
+    members.dedup();
+    if members.len() > MEMBERS_MAX {
+        return Err(Refusal::LimitExceeded);
+    }
+    let (id, kind, owner) = match (kind, members.as_slice()) {
+        (NewKind::Group, _) => (ConversationId::parse(&uuid::Uuid::now_v7().to_string()), "group", maker),
+        (NewKind::Direct, [one, other]) => (ConversationId::direct(one, other), "direct", None),
+        (NewKind::Direct, _) => return Err(Refusal::Invalid),
+    };
+    let role = |user: &UserId| if owner == Some(user) { Role::Owner } else { Role::Member };
+    Ok(Conversation {
+        id: id.map_err(|_| Refusal::Invalid)?,
+        kind: kind.to_owned(),
+        name,
+        members: members.iter().map(|user| (user.clone(), role(user))).collect(),
+        created_ms: clock::now_ms(),
+    })
 }

@@ -19,6 +19,14 @@ const TAIL_MESSAGES_MAX: usize = 2_000;
 /// When `user` may not, the position is another installation's, or Redis or the store does not answer.
 pub async fn history(node: &Node, user: &UserId, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
     authorize(node, user, &query.conversation).await?;
+    read_history(node, query).await
+}
+
+/// Reads a page of history for the application's server, whose key was checked.
+///
+/// # Errors
+/// As [`history`].
+pub async fn read_history(node: &Node, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
     let since = query.since.as_ref();
     if since.is_some_and(|position| !position.epoch.is_empty() && position.epoch != node.installation) {
         return Err(Refusal::UnrecoverablePosition);

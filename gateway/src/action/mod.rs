@@ -6,6 +6,7 @@
 mod authorize;
 mod converse;
 mod history;
+mod members;
 mod membership;
 mod presence;
 mod send;
@@ -18,12 +19,16 @@ use shared::{
     store::Store,
 };
 
-pub use authorize::authorize;
-pub use converse::{NewConversation, create_conversation};
-pub use history::{HISTORY_MESSAGES_MAX, history};
+pub use authorize::{Actor, authorize};
+pub use converse::{MEMBERS_MAX, NAME_BYTES_MAX, NewConversation, NewKind, create_conversation};
+pub use history::{HISTORY_MESSAGES_MAX, history, read_history};
+pub use members::{
+    LIST_CONVERSATIONS_MAX, add_members, conversations_of, members, members_changed, remove_member,
+    watch_members,
+};
 pub use membership::{MembersChanged, MembershipCache};
 pub use presence::{presence, presence_stats};
-pub use send::{Acknowledgement, send};
+pub use send::{Acknowledgement, publish, send};
 pub use subscribe::{join, subscribe, unsubscribe};
 
 use crate::{feed::Feed, limits::Limiter, metrics::Metrics, pending::Pending, roster::Roster};

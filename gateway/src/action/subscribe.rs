@@ -8,7 +8,7 @@ use shared::domain::{
     Subscribed,
 };
 
-use super::{Node, authorize, history::top_of};
+use super::{Node, authorize, history::top_of, members};
 use crate::{
     feed::{CatchUp, CatchUpLimits, Opened, catch_up},
     hub::{Client, Subscription},
@@ -31,6 +31,14 @@ pub async fn subscribe(
     let subscription = Subscription::new(request.join_leave, false);
     join(node, client, request, &subscription, seal).await?;
     node.roster.enter(&request.conversation, &client.info).await;
+    let (user, conversation) = (&client.info.user, &request.conversation);
+    // Asked again now that it is here: a removal in between was told before the client could be found.
+    if authorize(node, user, conversation).await == Err(Refusal::Forbidden) {
+        members::expel(node, conversation, vec![user.clone()]).await;
+    }
+    if subscription.has_ended() {
+        node.roster.leave(conversation, &client.info);
+    }
     Ok(subscription)
 }
 

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{keys::Keys, ports::Ports};
 use crate::{
-    action::{Limits, MembershipCache, Node},
+    action::{self, Limits, MembershipCache, Node},
     announcement::Announcement,
     config::{Config, LogFormat, Mode},
     connection::{Emulations, Lines},
@@ -85,12 +85,8 @@ impl App {
         let keys = Keys::load(&config)?;
         let ports = Ports::open(&config).await?;
         let installation = ports.store.installation().await.context("the store does not answer")?;
-        let feed_config = FeedConfig {
-            shards: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-            linger: Duration::from_secs(config.linger_seconds),
-            position_check: Duration::from_secs(config.position_check_seconds),
-        };
-        let feed = Feed::start(&feed_config, &ports.broker, &ports.store, &metrics, &background, &stopping);
+        let feed =
+            Feed::start(&feed_config(&config), &ports.broker, &ports.store, &metrics, &background, &stopping);
         let pending = Arc::new(Pending::new(ports.broker.partitions(), Arc::clone(&metrics)));
         let roster = Arc::new(Roster::new(
             Arc::clone(&ports.presence),
@@ -129,6 +125,8 @@ impl App {
             emulations: Arc::new(Emulations::default()),
             frames: FrameLimits::default(),
             origins: Arc::new(Origins::new(&config.allowed_origins).context("allowed_origins")?),
+            keys: Arc::new(config.api_keys.clone()),
+            hsts_seconds: config.hsts_seconds,
             mint: keys.mint(),
         };
         let health = Health::new(feed);
@@ -178,6 +176,8 @@ impl App {
         self.spawn(async move { heartbeat.run().await });
         self.spawn(async move { numbers.upkeep().await });
         self.spawn(salvage::check_stored(Arc::clone(&self.node)));
+        let node = Arc::clone(&self.node);
+        self.spawn(async move { action::watch_members(&node).await });
         self.ports.start_persister(&self.background);
     }
 
@@ -197,7 +197,10 @@ impl App {
                 tasks.spawn(salvage::hand_in(Arc::clone(&node)));
             }
             Inbound::Announcement(bytes) => match Announcement::decode(&bytes) {
-                Some(Announcement::MembersChanged(change)) => node.memberships.changed(&change),
+                Some(Announcement::MembersChanged(change)) => {
+                    let node = Arc::clone(&node);
+                    tasks.spawn(async move { action::members_changed(&node, &change).await });
+                }
                 Some(Announcement::Emulation { session, data }) => {
                     emulations.hand_over(&session, data.into());
                 }
@@ -242,12 +245,20 @@ impl App {
         self.node.limiter.drain();
         shutdown::send_away(&self.heartbeat, Duration::from_secs(self.config.drain_seconds)).await;
         self.closing.cancel();
-        shutdown::wait(&self.connections, "connections").await;
+        shutdown::wait_for_connections(&self.connections, &self.heartbeat).await;
         self.ports.stop_persister().await;
         self.stopping.cancel();
         self.ports.broker.close().await;
         shutdown::wait(&self.background, "background tasks").await;
         tracing::info!("stopped");
+    }
+}
+
+fn feed_config(config: &Config) -> FeedConfig {
+    FeedConfig {
+        shards: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        linger: Duration::from_secs(config.linger_seconds),
+        position_check: Duration::from_secs(config.position_check_seconds),
     }
 }
 

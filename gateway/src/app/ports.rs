@@ -42,6 +42,7 @@ pub struct Ports {
 
 /// The persister of a standalone process.
 struct Inside {
+    memory: Arc<Memory>,
     log: Arc<dyn Log>,
     stop: CancellationToken,
     task: Mutex<Option<tokio::task::JoinHandle<bool>>>,
@@ -69,10 +70,11 @@ impl Ports {
         *inside.task.lock() = Some(tracker.spawn(persister::run(parts, inside.stop.clone())));
     }
 
-    /// Lets the persister finish what is in the log; nothing may be published any more. When it has, the next run goes on
+    /// Lets nothing be published any more, and the persister finish what is in the log. When it has, the next run goes on
     /// with the same numbers.
     pub async fn stop_persister(&self) {
         let Some(inside) = &self.persister else { return };
+        inside.memory.seal();
         inside.stop.cancel();
         let task = inside.task.lock().take();
         let drained = match task {
@@ -82,10 +84,21 @@ impl Ports {
         if !drained {
             return tracing::warn!("the log was not drained: the next start opens new epochs");
         }
-        let partitions: Vec<Partition> = Partition::all(self.broker.partitions()).collect();
-        if let Err(error) = self.store.mark_clean(&partitions).await {
+        if let Err(error) = self.store.mark_clean(&self.opened().await).await {
             tracing::warn!(%error, "the clean stop could not be noted: the next start opens new epochs");
         }
+    }
+
+    /// The partitions that this run has opened. Of another one it cannot say that all of its epoch is stored: the run
+    /// that has opened it last may have crashed.
+    async fn opened(&self) -> Vec<Partition> {
+        let mut opened = Vec::new();
+        for partition in Partition::all(self.broker.partitions()) {
+            if let Ok(Some(_)) = self.broker.epoch(partition).await {
+                opened.push(partition);
+            }
+        }
+        opened
     }
 }
 
@@ -97,19 +110,24 @@ async fn standalone(config: &Config) -> anyhow::Result<Ports> {
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
     let limits = Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() };
+    Ok(in_memory(store, partitions, limits))
+}
+
+fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits) -> Ports {
     let memory = Memory::new(partitions, limits);
     let persister = Inside {
+        memory: Arc::clone(&memory),
         log: Arc::new(MemoryLog::new(Arc::clone(&memory))),
         stop: CancellationToken::new(),
         task: Mutex::new(None),
     };
-    Ok(Ports {
+    Ports {
         broker: Arc::new(MemoryBroker::new(memory)),
         presence: Arc::new(MemoryPresence::default()),
         store,
         rates: Arc::new(MemoryRateLimits::default()),
         persister: Some(persister),
-    })
+    }
 }
 
 async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow::Result<Ports> {
@@ -145,4 +163,57 @@ async fn fix_partitions(store: &dyn Store, config: &Config) -> anyhow::Result<u1
         );
     }
     Ok(partitions)
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{
+        domain::{Body, ConversationId, MessageId, MessageKind, Seq, UserId},
+        publisher::PublishError,
+        record::Payload,
+    };
+
+    use super::*;
+
+    async fn say(ports: &Ports, to: &str) -> Result<Seq, PublishError> {
+        let publisher = Publisher::new(Arc::clone(&ports.broker), Arc::clone(&ports.store));
+        let payload = Payload {
+            id: MessageId(uuid::Uuid::new_v4()),
+            sender: UserId::parse("alice").unwrap(),
+            client_id: None,
+            kind: MessageKind::TEXT,
+            body: Body::from_json("1"),
+        };
+        let said = publisher.publish(&ConversationId::parse(to).unwrap(), payload, false).await;
+        said.map(|accepted| accepted.seq)
+    }
+
+    /// Two conversations in different partitions.
+    const ONE: &str = "one";
+    const OTHER: &str = "other";
+
+    #[tokio::test]
+    async fn only_what_a_run_has_drained_is_noted_as_clean() {
+        let [one, other] = [ONE, OTHER].map(|id| Partition::of(&ConversationId::parse(id).unwrap(), 64));
+        assert_ne!(one, other);
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("db")).unwrap());
+        let start = || in_memory(Arc::clone(&store), 64, Limits::default());
+
+        // A run that crashes before anything is stored.
+        let crashed = start();
+        let lost = say(&crashed, OTHER).await.unwrap();
+        drop(crashed);
+
+        let clean = start();
+        clean.start_persister(&TaskTracker::new());
+        assert_eq!(say(&clean, ONE).await.unwrap(), Seq(1));
+        clean.stop_persister().await;
+        assert!(say(&clean, ONE).await.is_err(), "nothing is accepted after the log was drained");
+        drop(clean);
+
+        let next = start();
+        assert_eq!(say(&next, ONE).await.unwrap(), Seq(2), "its number goes on");
+        assert!(say(&next, OTHER).await.unwrap().0 > lost.0 + 1, "the lost number is not given again");
+    }
 }

@@ -12,6 +12,8 @@ use crate::heartbeat::Heartbeat;
 const TASKS_PATIENCE: Duration = Duration::from_secs(15);
 /// How long clients that are sent away get for what they asked for before.
 const ANSWERS_PATIENCE: Duration = Duration::from_secs(5);
+/// How often clients that came late are sent away meanwhile.
+const SWEEP: Duration = Duration::from_millis(500);
 /// Into how many steps the drain window is divided.
 const DRAIN_STEPS: usize = 20;
 /// The exit code after a second signal: as a shell says of a program ended by SIGINT.
@@ -55,16 +57,37 @@ pub async fn send_away(heartbeat: &Heartbeat, window: Duration) {
             tokio::time::sleep(pause).await;
         }
     }
-    // Those that came while others were sent away.
+    // Those that came before the door was shut, and those that wait for answers.
     let last = heartbeat.clients();
-    last.iter().for_each(|client| client.send_away());
+    for client in &last {
+        client.send_away();
+    }
     let all_gone = async {
         for client in &last {
             client.outbox.closed().await;
         }
     };
     if tokio::time::timeout(ANSWERS_PATIENCE, all_gone).await.is_err() {
-        last.iter().for_each(|client| client.close(Disconnect::Shutdown));
+        for client in &last {
+            client.close(Disconnect::Shutdown);
+        }
+    }
+}
+
+/// Waits for connections to end, now that no new ones come. Those that came while others were sent away follow them.
+pub async fn wait_for_connections(connections: &TaskTracker, heartbeat: &Heartbeat) {
+    let stragglers = async {
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            sweep.tick().await;
+            for client in heartbeat.clients() {
+                client.close(Disconnect::Shutdown);
+            }
+        }
+    };
+    tokio::select! {
+        () = wait(connections, "connections") => {}
+        () = stragglers => {}
     }
 }
 

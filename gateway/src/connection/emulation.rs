@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,12 +13,12 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    AUTHENTICATE_SECONDS_MAX, Lines,
+    Lines,
     link::{Link, StreamKey},
 };
 use crate::{
     dialect::Dialect,
-    limits::{self, Admitted, Limit},
+    limits::Admitted,
     outbox::{Class, Drain, Outbox},
     protocol::centrifuge,
 };
@@ -107,12 +106,7 @@ async fn run(
     connect: Bytes,
     mut inbox: mpsc::Receiver<Bytes>,
 ) {
-    let patience = Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
-    let greeted = tokio::time::timeout(patience, link.frame(&connect)).await;
-    if greeted.is_err() {
-        limits::refused(Limit::AuthenticateSeconds);
-        outbox.close(Disconnect::Stale);
-    }
+    link.frame(&connect).await;
     admitted.authenticated();
     if !link.is_authenticated() && !outbox.is_closed() {
         // The answer says why; the SDK comes back with a new request, since this one cannot carry a second connect.

@@ -67,7 +67,11 @@ impl Link {
             match self.session.handle(command, &|reply| encoder.frame(reply)).await {
                 Outcome::Reply(reply) => encoder.append(&reply, &mut answers),
                 Outcome::Later(reply) => {
-                    let permit = Arc::clone(&self.acknowledgements).acquire_owned().await;
+                    let permit = tokio::select! {
+                        permit = Arc::clone(&self.acknowledgements).acquire_owned() => permit,
+                        // The store may not answer for long, and nobody waits for it here any more.
+                        _ = self.outbox.closed() => return,
+                    };
                     let outbox = Arc::clone(&self.outbox);
                     let turn = turn.clone();
                     self.lines.tracker.spawn(async move {

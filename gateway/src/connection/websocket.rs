@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::domain::Disconnect;
+use tokio::time::{Instant, timeout_at};
 
 use super::{AUTHENTICATE_SECONDS_MAX, Lines, link::Link};
 use crate::{
@@ -21,38 +22,49 @@ pub async fn converse(lines: &Lines, mut admitted: Admitted, socket: RawSocket, 
     let mut reader = Reader::new(read, socket.read_ahead, frames);
     {
         let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None);
-        let patience = Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
-        let authenticating = tokio::time::timeout(patience, authenticate(&mut reader, &mut link, &outbox));
-        let authenticated = tokio::select! {
-            authenticated = authenticating => authenticated,
-            () = lines.closing.cancelled() => Ok(outbox.close(Disconnect::Shutdown)),
-        };
-        if authenticated.is_err() {
-            limits::refused(Limit::AuthenticateSeconds);
-            outbox.close(Disconnect::Stale);
-        }
+        Box::pin(authenticate(lines, &mut reader, &mut link, &outbox)).await;
         admitted.authenticated();
         while !outbox.is_closed() {
-            step(&mut reader, &mut link, &outbox).await;
+            if let Some(incoming) = next(&mut reader, &outbox).await {
+                heed(incoming, &mut link, &outbox).await;
+            }
         }
     }
     reader.linger().await;
 }
 
-/// Boxed where it is awaited for long, so that an idle connection does not keep room for what handling a frame needs.
-async fn authenticate(reader: &mut Reader, link: &mut Link, outbox: &Arc<Outbox>) {
+/// Only the wait for a frame has an end. What a frame asks is done to its own: dropped half done, it could leave a member
+/// behind in a room.
+async fn authenticate(lines: &Lines, reader: &mut Reader, link: &mut Link, outbox: &Arc<Outbox>) {
+    let deadline = Instant::now() + Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
     while !link.is_authenticated() && !outbox.is_closed() {
-        step(reader, link, outbox).await;
+        let said = tokio::select! {
+            said = timeout_at(deadline, next(reader, outbox)) => said,
+            () = lines.closing.cancelled() => return outbox.close(Disconnect::Shutdown),
+        };
+        match said {
+            Ok(Some(incoming)) => heed(incoming, link, outbox).await,
+            Ok(None) => {}
+            Err(_) => {
+                limits::refused(Limit::AuthenticateSeconds);
+                outbox.close(Disconnect::Stale);
+            }
+        }
     }
 }
 
-async fn step(reader: &mut Reader, link: &mut Link, outbox: &Arc<Outbox>) {
+/// What the client says next; `None` when the connection is closed meanwhile.
+async fn next(reader: &mut Reader, outbox: &Outbox) -> Option<Result<Incoming, FrameError>> {
     // Whichever other branch wins ends the connection, so the read that it drops is not missed.
-    let incoming = tokio::select! {
-        incoming = reader.next() => incoming,
-        _ = outbox.closed() => return,
-    };
+    tokio::select! {
+        incoming = reader.next() => Some(incoming),
+        _ = outbox.closed() => None,
+    }
+}
+
+async fn heed(incoming: Result<Incoming, FrameError>, link: &mut Link, outbox: &Arc<Outbox>) {
     match incoming {
+        // Boxed, so that an idle connection does not keep room for what handling a frame needs.
         Ok(Incoming::Text(frame) | Incoming::Binary(frame)) => Box::pin(link.frame(&frame)).await,
         Ok(Incoming::Ping(payload)) => outbox.send(encode::pong(&payload), Class::Ephemeral),
         Ok(Incoming::Pong) => {}

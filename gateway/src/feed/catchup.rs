@@ -35,7 +35,8 @@ pub enum CatchUp {
         /// The last one's seq, or the position asked from when there are none.
         top: Seq,
     },
-    /// More than the limits allow.
+    /// More than the limits allow, or nothing is known of the position: it lies beyond the end, so it is made up, or what
+    /// was seen up to there did not survive.
     Limited {
         /// The present end.
         top: Seq,
@@ -69,7 +70,8 @@ pub async fn catch_up(
 ) -> Result<CatchUp, CatchUpError> {
     let Page { messages, top } = page_after(broker, store, conversation, after, limits).await?;
     let bytes: usize = messages.iter().map(|message| message.body.as_bytes().len()).sum();
-    if messages.len() > limits.messages || bytes > limits.bytes {
+    // Whoever follows on a position beyond the end would take everything up to there for known.
+    if messages.len() > limits.messages || bytes > limits.bytes || top < after {
         return Ok(CatchUp::Limited { top });
     }
     let top = messages.last().map_or(after, |message| message.seq);
@@ -136,9 +138,13 @@ async fn read_once(
     let last = messages.last().map_or(after, |message| message.seq);
     let is_full = messages.len() > limit;
     let top = match recent.top {
-        Some(top) => top,
-        None if is_full => store.last_seq(conversation).await.map_err(|error| unavailable(&error))?,
-        None => last,
+        Some(top) if top >= last => top,
+        // The broker knows nothing, or less than it did.
+        known if is_full || last == after => {
+            let stored = store.last_seq(conversation).await.map_err(|error| unavailable(&error))?;
+            stored.max(known.unwrap_or_default())
+        }
+        _ => last,
     };
     let is_whole = is_chain(after, &messages) && (is_full || last >= top);
     Ok((Page { messages, top }, is_whole))

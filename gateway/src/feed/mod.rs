@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use shared::{
     broker::{Broker, Inbound, Sink},
-    domain::{ConnectionId, ConversationId, Seq},
+    domain::{ClientInfo, ConnectionId, ConversationId, Seq, UserId},
     store::Store,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -186,6 +186,31 @@ impl Feed {
     /// Ends the membership; nothing more is delivered for it once this shard gets to it.
     pub fn leave(&self, conversation: &ConversationId, client: ConnectionId) {
         self.tell(Command::Leave { conversation: conversation.clone(), client });
+    }
+
+    /// The conversations in which somebody is on this node.
+    pub async fn conversations(&self) -> Vec<ConversationId> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let (found, wait) = oneshot::channel();
+            let _ = shard.commands.send(Command::Conversations(found));
+            all.extend(wait.await.unwrap_or_default());
+        }
+        all
+    }
+
+    /// The users who are in the conversation on this node.
+    pub async fn users(&self, conversation: &ConversationId) -> Vec<UserId> {
+        let (found, wait) = oneshot::channel();
+        self.tell(Command::Users { conversation: conversation.clone(), found });
+        wait.await.unwrap_or_default()
+    }
+
+    /// Ends the subscriptions of users who may no longer be in the conversation, and tells them. Returns whose they were.
+    pub async fn expel(&self, conversation: &ConversationId, users: Vec<UserId>) -> Vec<ClientInfo> {
+        let (expelled, wait) = oneshot::channel();
+        self.tell(Command::Expel { conversation: conversation.clone(), users, expelled });
+        wait.await.unwrap_or_default()
     }
 
     fn shard(&self, conversation: &ConversationId) -> &ShardHandle {

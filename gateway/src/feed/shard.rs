@@ -13,7 +13,7 @@ use bytes::Bytes;
 use shared::{
     broker::Broker,
     clock,
-    domain::{ConnectionId, ConversationId, Event, Message, Seq},
+    domain::{ClientInfo, ConnectionId, ConversationId, Event, Message, Seq, UserId},
     record::decode_live,
     store::Store,
 };
@@ -78,6 +78,12 @@ pub enum Command {
     },
     /// See [`super::Feed::leave`].
     Leave { conversation: ConversationId, client: ConnectionId },
+    /// See [`super::Feed::conversations`].
+    Conversations(oneshot::Sender<Vec<ConversationId>>),
+    /// See [`super::Feed::users`].
+    Users { conversation: ConversationId, found: oneshot::Sender<Vec<UserId>> },
+    /// See [`super::Feed::expel`].
+    Expel { conversation: ConversationId, users: Vec<UserId>, expelled: oneshot::Sender<Vec<ClientInfo>> },
     /// A repair has ended; `None` when it failed.
     Repaired(ConversationId, Option<Vec<Message>>),
     /// The broker's positions, and whether those ahead of ours are looked at once more before they count.
@@ -94,8 +100,10 @@ impl Command {
             | Self::Join { conversation, .. }
             | Self::Open { conversation, .. }
             | Self::Leave { conversation, .. }
+            | Self::Users { conversation, .. }
+            | Self::Expel { conversation, .. }
             | Self::Repaired(conversation, _) => Some(conversation),
-            Self::Connected | Self::Disconnected | Self::Positions { .. } => None,
+            Self::Connected | Self::Disconnected | Self::Conversations(_) | Self::Positions { .. } => None,
         }
     }
 }
@@ -239,6 +247,18 @@ impl Shard {
                 let _ = opened.send(outcome);
             }
             Command::Leave { conversation, client } => self.leave(&conversation, client),
+            // Whoever asked may have gone.
+            Command::Conversations(found) => {
+                let inhabited = self.topics.iter().filter(|(_, topic)| !topic.room.is_empty());
+                let _ = found.send(inhabited.map(|(conversation, _)| conversation.clone()).collect());
+            }
+            Command::Users { conversation, found } => {
+                let users = self.topics.get(&conversation).map(|topic| topic.room.users());
+                let _ = found.send(users.unwrap_or_default().into_iter().collect());
+            }
+            Command::Expel { conversation, users, expelled } => {
+                let _ = expelled.send(self.expel(&conversation, &users));
+            }
             Command::Repaired(conversation, missing) => self.repaired(&conversation, missing),
             Command::Positions { tops, recheck } => self.compare(tops, recheck),
         }
@@ -321,6 +341,16 @@ impl Shard {
         if topic.room.is_empty() {
             topic.idle_since.get_or_insert_with(Instant::now);
         }
+    }
+
+    fn expel(&mut self, conversation: &ConversationId, users: &[UserId]) -> Vec<ClientInfo> {
+        let Some(topic) = self.topics.get_mut(conversation) else { return Vec::new() };
+        let expelled = topic.room.expel(conversation, users);
+        self.metrics.subscriptions.decrement(f64::from(u32::try_from(expelled.len()).unwrap_or(u32::MAX)));
+        if topic.room.is_empty() {
+            topic.idle_since.get_or_insert_with(Instant::now);
+        }
+        expelled
     }
 
     fn deliver(&mut self, conversation: &ConversationId, events: Vec<Event>) {
@@ -441,6 +471,8 @@ impl Shard {
             }
             !is_over
         });
+        // While Redis is away, clients come and go; those who gave up must not be kept for as long.
+        self.topics.values_mut().for_each(|topic| topic.joining.retain(|joining| !joining.is_closed()));
         let gone = before - self.topics.len();
         self.metrics.conversations.decrement(f64::from(u32::try_from(gone).unwrap_or(u32::MAX)));
         if !self.connected {

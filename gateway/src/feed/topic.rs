@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{hub::Room, metrics::Metrics};
 
-/// Most bytes of bodies that wait for one conversation's repair; above it they are let go and found again by their gap.
+/// Most bytes of events that wait for one conversation's repair; above it they are let go and found again by their gap.
 const REPAIR_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Whether events flow to the room, or wait.
@@ -19,7 +19,7 @@ pub enum Line {
     Repairing {
         /// What has come since.
         waiting: Vec<Event>,
-        /// Bytes of bodies in it.
+        /// Bytes of what has come.
         bytes: usize,
     },
 }
@@ -106,7 +106,10 @@ impl Topic {
             }
         }
         if !ready.is_empty() {
-            self.fruitless = 0;
+            // Ephemeral events are no sign that what is missing comes.
+            if !ready.iter().all(Event::is_ephemeral) {
+                self.fruitless = 0;
+            }
             metrics.deliveries.increment(self.room.deliver(conversation, &ready));
         }
         let (last, message) = gap?;
@@ -145,9 +148,10 @@ impl Topic {
 
     fn wait(&mut self, event: Event) {
         let Line::Repairing { waiting, bytes } = &mut self.line else { return };
-        if let Event::Message(message) = &event {
-            *bytes += message.body.as_bytes().len() + size_of::<Message>();
-        }
+        *bytes += match &event {
+            Event::Message(message) => message.body.as_bytes().len() + size_of::<Message>(),
+            Event::Join(_) | Event::Leave(_) => size_of::<Event>(),
+        };
         if *bytes <= REPAIR_BYTES_MAX {
             waiting.push(event);
         }
@@ -204,4 +208,41 @@ enum Place {
     Known,
     Held,
     Beyond(Seq),
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::{Body, ClientInfo, ConnectionId, Message, MessageId, MessageKind, UserId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_join_is_no_sign_that_a_repair_has_brought_something() {
+        let (metrics, conversation) = (Metrics::register(), ConversationId::parse("general").unwrap());
+        let alice = UserId::parse("alice").unwrap();
+        let mut topic = Topic::new();
+        topic.starts_at(Seq(1));
+        for repairs in 1..4 {
+            topic.start_repair();
+            let who = ClientInfo { user: alice.clone(), client: ConnectionId(Uuid::nil()), info: None };
+            assert_eq!(topic.take(&conversation, vec![Event::Join(who)], &metrics), None);
+            assert_eq!(topic.repaired(&conversation, Vec::new(), &metrics), None);
+            assert_eq!(topic.fruitless(), repairs);
+        }
+        topic.start_repair();
+        let message = Message {
+            id: MessageId(Uuid::nil()),
+            conversation: conversation.clone(),
+            seq: Seq(2),
+            prev: Seq(1),
+            time: 0,
+            sender: alice,
+            client_id: None,
+            kind: MessageKind::TEXT,
+            body: Body::from_json("1"),
+        };
+        assert_eq!(topic.repaired(&conversation, vec![message], &metrics), None);
+        assert_eq!((topic.fruitless(), topic.last()), (0, Some(Seq(2))));
+    }
 }

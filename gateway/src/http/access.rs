@@ -10,11 +10,49 @@ use shared::{
 };
 
 use super::{Routes, problem::Problem};
+use crate::{
+    action::Actor,
+    api_key::{ApiKey, KEY_PREFIX, Scope},
+};
 
-/// The user of a request's bearer token.
-pub struct Bearer(pub UserId);
+/// Who asks, by the `Authorization` header: a user with a token, or an application server with a key.
+pub enum Caller {
+    User(UserId),
+    Server(ApiKey),
+}
 
-impl FromRequestParts<Routes> for Bearer {
+impl Caller {
+    /// On whose behalf something is done that users may do, and servers whose key has the scope.
+    pub fn actor(self, scope: Scope) -> Result<Actor, Problem> {
+        match self {
+            Self::User(user) => Ok(Actor::User(user)),
+            Self::Server(_) => self.server(scope).map(|()| Actor::Server),
+        }
+    }
+
+    /// For what only servers may do, whose key has the scope.
+    pub fn server(&self, scope: Scope) -> Result<(), Problem> {
+        match self {
+            Self::Server(key) if key.allows(scope) => Ok(()),
+            Self::Server(_) => {
+                Err(Problem::forbidden(format!("this key does not have the scope `{}`", scope.as_str())))
+            }
+            Self::User(_) => {
+                Err(Problem::forbidden("this is for application servers, which have an API key"))
+            }
+        }
+    }
+
+    /// For what only users may do.
+    pub fn user(self) -> Result<UserId, Problem> {
+        match self {
+            Self::User(user) => Ok(user),
+            Self::Server(_) => Err(Problem::forbidden("this is for users, who have a token")),
+        }
+    }
+}
+
+impl FromRequestParts<Routes> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, routes: &Routes) -> Result<Self, Problem> {
@@ -24,8 +62,13 @@ impl FromRequestParts<Routes> for Bearer {
             scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
         });
         let token = token.ok_or(Refusal::Unauthorized)?;
+        if token.starts_with(KEY_PREFIX) {
+            let key = routes.keys.find(token).ok_or(Refusal::Unauthorized)?;
+            tracing::debug!(key = key.name(), method = %parts.method, path = parts.uri.path(), "server API");
+            return Ok(Self::Server(key.clone()));
+        }
         match routes.lines.node.tokens.verify(token) {
-            Ok(claims) => Ok(Self(claims.user)),
+            Ok(claims) => Ok(Self::User(claims.user)),
             Err(TokenError::Expired) => Err(Refusal::TokenExpired.into()),
             Err(TokenError::Invalid) => Err(Refusal::Unauthorized.into()),
         }

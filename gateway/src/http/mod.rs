@@ -1,21 +1,29 @@
 //! The routes: what a URL means.
 //!
-//! May use: axum, connection, action, auth. Deliberately absent: SQL, Redis, sockets and frames.
+//! May use: axum, utoipa, connection, action, `api_key`, auth. Deliberately absent: SQL, Redis, sockets and frames.
 
 mod access;
 mod address;
 mod conversations;
+mod extract;
+mod headers;
 mod health;
+mod members;
+mod messages;
+mod openapi;
 mod origins;
 mod page;
 mod problem;
+mod publish;
 mod realtime;
+mod schema;
 
 use std::sync::Arc;
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
+    middleware,
     routing::{get, post},
 };
 use shared::auth::TokenMint;
@@ -24,12 +32,15 @@ pub use health::{Health, health_router};
 pub use origins::Origins;
 
 use crate::{
+    api_key::ApiKeys,
     connection::{Emulations, Lines},
     frame::FrameLimits,
 };
 
 /// Largest request body, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Largest body of a request that publishes many messages, in bytes.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// What the routes need.
 #[derive(Clone)]
@@ -42,6 +53,10 @@ pub struct Routes {
     pub frames: FrameLimits,
     /// Who may ask from a browser.
     pub origins: Arc<Origins>,
+    /// Keys of application servers.
+    pub keys: Arc<ApiKeys>,
+    /// For how long browsers are told to come by HTTPS alone, in seconds; 0 says nothing.
+    pub hsts_seconds: u64,
     /// Makes tokens for development; `None` where a real signing key is configured.
     pub mint: Option<Arc<TokenMint>>,
 }
@@ -55,11 +70,14 @@ pub fn public_router(routes: Routes) -> Router {
         .route("/dev/token", get(page::dev_token))
         .route("/connection/websocket", get(realtime::websocket))
         .route("/connection/sse", get(realtime::sse))
-        .route("/connection/http_stream", post(realtime::http_stream).options(realtime::preflight))
-        .route("/emulation", post(realtime::emulation).options(realtime::preflight))
-        .route("/v1/conversations", post(conversations::create))
-        .route("/v1/conversations/{id}/messages", get(conversations::messages))
+        .route("/docs", get(page::docs))
+        .route("/docs/{file}", get(page::docs_file))
+        .route("/connection/http_stream", post(realtime::http_stream))
+        .route("/emulation", post(realtime::emulation))
+        .merge(openapi::router())
         .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(routes.clone(), headers::guard))
         .with_state(routes)
 }

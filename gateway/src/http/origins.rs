@@ -5,10 +5,7 @@
 
 use std::collections::HashSet;
 
-use axum::{
-    http::{HeaderMap, HeaderValue, header},
-    response::Response,
-};
+use axum::http::{HeaderMap, HeaderValue, header};
 
 /// A scheme, a host and a port; what else a URL may have is no part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,20 +86,9 @@ impl Origins {
         host.is_some_and(|host| origin.is_of(host)) || self.allowed.contains(&origin)
     }
 
-    /// Lets the page that asked read the answer.
-    pub fn open(&self, asked: &HeaderMap, mut response: Response) -> Response {
-        let origin = asked.get(header::ORIGIN).filter(|_| self.admit(asked)).cloned();
-        let headers = response.headers_mut();
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        if let Some(origin) = origin {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-            headers.insert(
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                HeaderValue::from_static("authorization, content-type"),
-            );
-        }
-        response
+    /// The page's origin, if the page may read answers: as a browser wants to have it confirmed.
+    pub fn confirm(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        headers.get(header::ORIGIN).filter(|_| self.admit(headers)).cloned()
     }
 }
 

@@ -15,14 +15,12 @@ const DEV_TOKEN_SECONDS: u64 = 3_600;
 /// How long it can be asked for at most, in seconds.
 const DEV_TOKEN_SECONDS_MAX: u64 = 24 * 3_600;
 
-const SECURITY: [(HeaderName, &str); 4] = [
+const SECURITY: [(HeaderName, &str); 2] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; \
          frame-ancestors 'none'",
     ),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
     (header::CACHE_CONTROL, "no-cache"),
 ];
 
@@ -42,6 +40,20 @@ pub async fn file(Path(name): Path<String>) -> Response {
         "chat.js" => serve("text/javascript; charset=utf-8", include_str!("chat.js")),
         "chat_client.js" => serve("text/javascript; charset=utf-8", include_str!("chat_client.js")),
         "chat.css" => serve("text/css; charset=utf-8", include_str!("chat.css")),
+        _ => super::problem::no_such_route().await.into_response(),
+    }
+}
+
+/// `GET /docs`: a page to read `/openapi.json`.
+pub async fn docs() -> Response {
+    serve("text/html; charset=utf-8", include_str!("docs.html"))
+}
+
+/// `GET /docs/{file}`
+pub async fn docs_file(Path(name): Path<String>) -> Response {
+    match name.as_str() {
+        "docs.js" => serve("text/javascript; charset=utf-8", include_str!("docs.js")),
+        "docs.css" => serve("text/css; charset=utf-8", include_str!("docs.css")),
         _ => super::problem::no_such_route().await.into_response(),
     }
 }

@@ -1,15 +1,21 @@
 //! Errors as RFC 9457 says them, with a stable `code` that programs compare.
 
+use std::{collections::BTreeMap, fmt};
+
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use shared::domain::Refusal;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder, response},
+};
 
-use crate::limits::{Answer, Turned};
+use crate::limits::{Answer, Limit, Turned};
 
-/// After how many seconds a refusal that may pass is tried again.
+/// What a client is told to wait, in seconds, before it tries again.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error that a client is told.
@@ -18,17 +24,24 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    /// Seconds after which another try makes sense.
-    retry_after: Option<u64>,
+    /// Seconds after which another try makes sense; told where one does.
+    retry_after: u64,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// An error, as RFC 9457 says it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// Always `about:blank`: the code says it all.
     r#type: &'static str,
-    title: &'a str,
+    /// The status in words.
+    title: &'static str,
+    /// The HTTP status.
     status: u16,
-    code: &'a str,
-    detail: &'a str,
+    /// What programs compare.
+    code: &'static str,
+    /// What people read.
+    detail: String,
 }
 
 impl Problem {
@@ -40,68 +53,131 @@ impl Problem {
     /// No new connection is wanted now.
     pub fn turned(turned: Turned) -> Self {
         let (refusal, detail) = match turned.limit {
-            Some(limit) => match limit.answer() {
-                Answer::Http(429) => (Refusal::RateLimited, format!("over the limit {}", limit.name())),
-                _ => (Refusal::Unavailable, format!("over the limit {}", limit.name())),
-            },
+            Some(limit) if limit.answer() == Answer::Http(429) => (Refusal::RateLimited, over(limit)),
+            Some(limit) => (Refusal::Unavailable, over(limit)),
             None => (Refusal::Unavailable, "this node is going down: come back to another one".to_owned()),
         };
-        Self { detail, retry_after: Some(turned.retry_seconds), ..Self::from(refusal) }
+        Self { detail, retry_after: turned.retry_seconds, ..Self::from(refusal) }
+    }
+
+    /// The caller may not, for this reason.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..Self::from(Refusal::Forbidden) }
+    }
+
+    /// The error as it is told.
+    pub fn body(self) -> ProblemBody {
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        let status = self.status.as_u16();
+        ProblemBody { r#type: "about:blank", title, status, code: self.code, detail: self.detail }
+    }
+}
+
+fn over(limit: Limit) -> String {
+    format!("over the limit {}", limit.name())
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status.as_u16(), self.code, self.detail)
+    }
+}
+
+/// The HTTP status of a refusal.
+pub fn status_of(refusal: Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Unauthorized | Refusal::TokenExpired => StatusCode::UNAUTHORIZED,
+        Refusal::Forbidden => StatusCode::FORBIDDEN,
+        Refusal::NotFound | Refusal::UnknownMethod => StatusCode::NOT_FOUND,
+        Refusal::Invalid | Refusal::UnrecoverablePosition => StatusCode::BAD_REQUEST,
+        Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::NotSupported => StatusCode::NOT_IMPLEMENTED,
+        Refusal::AlreadySubscribed => StatusCode::CONFLICT,
+        Refusal::LimitExceeded | Refusal::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::BacklogFull | Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let status = match refusal {
-            Refusal::Unauthorized | Refusal::TokenExpired => StatusCode::UNAUTHORIZED,
-            Refusal::Forbidden => StatusCode::FORBIDDEN,
-            Refusal::Invalid | Refusal::UnrecoverablePosition => StatusCode::BAD_REQUEST,
-            Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::UnknownMethod => StatusCode::NOT_FOUND,
-            Refusal::NotSupported => StatusCode::NOT_IMPLEMENTED,
-            Refusal::AlreadySubscribed => StatusCode::CONFLICT,
-            Refusal::LimitExceeded | Refusal::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::BacklogFull | Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        let retry_after = match status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(RETRY_AFTER_SECONDS),
-            _ => None,
-        };
-        Self { status, code: refusal.code(), detail: refusal.to_string(), retry_after }
+        Self {
+            status: status_of(refusal),
+            code: refusal.code(),
+            detail: refusal.to_string(),
+            retry_after: RETRY_AFTER_SECONDS,
+        }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let title = self.status.canonical_reason().unwrap_or("Error");
-        let body = Body {
-            r#type: "about:blank",
-            title,
-            status: self.status.as_u16(),
-            code: self.code,
-            detail: &self.detail,
-        };
-        let json = serde_json::to_vec(&body).expect("a problem is plain data");
+        let (status, retry_after) = (self.status, self.retry_after);
+        let json = serde_json::to_vec(&self.body()).expect("a problem is plain data");
         let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], json).into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], json).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        if waits(status) {
+            headers.insert(header::RETRY_AFTER, retry_after.into());
         }
         response
     }
 }
 
-/// The answer to a URL that means nothing.
-pub async fn no_such_route() -> Problem {
-    Problem {
-        status: StatusCode::NOT_FOUND,
-        code: "not_found",
-        detail: "there is nothing at this URL".to_owned(),
-        retry_after: None,
+fn waits(status: StatusCode) -> bool {
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status)
+}
+
+/// The problems that every operation may answer with, as the document lists them.
+pub struct Problems;
+
+impl IntoResponses for Problems {
+    fn responses() -> BTreeMap<String, RefOr<response::Response>> {
+        const NEVER: [Refusal; 4] = [
+            Refusal::UnknownMethod,
+            Refusal::NotSupported,
+            Refusal::AlreadySubscribed,
+            Refusal::UnrecoverablePosition,
+        ];
+        let mut codes: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        for refusal in Refusal::ALL.into_iter().filter(|refusal| !NEVER.contains(refusal)) {
+            codes.entry(status_of(refusal).as_u16()).or_default().push(refusal.code());
+        }
+        let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let describe = |(status, codes): (u16, Vec<&str>)| {
+            let described = ResponseBuilder::new()
+                .description(format!("`{}`", codes.join("`, `")))
+                .content("application/problem+json", content());
+            let is_late = StatusCode::from_u16(status).is_ok_and(waits);
+            let described = if is_late {
+                let seconds = HeaderBuilder::new().description(Some("Seconds to wait before the next try"));
+                described.header("Retry-After", seconds.build())
+            } else {
+                described
+            };
+            (status.to_string(), described.build().into())
+        };
+        codes.into_iter().map(describe).collect()
     }
 }
+
+/// The answer to a URL that means nothing.
+pub async fn no_such_route() -> Problem {
+    Problem { detail: "there is nothing at this URL".to_owned(), ..Refusal::NotFound.into() }
+}
+
+/// The answer to a method that the URL does not know.
+pub async fn no_such_method() -> Problem {
+    let detail = "this URL does not know the method".to_owned();
+    Problem {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        code: METHOD_NOT_ALLOWED,
+        detail,
+        ..Refusal::UnknownMethod.into()
+    }
+}
+
+/// The code of a problem that only HTTP has.
+pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";

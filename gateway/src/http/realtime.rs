@@ -106,7 +106,7 @@ fn stream(routes: &Routes, peer: SocketAddr, headers: &HeaderMap, wire: Wire, co
     }
     let admitted = match admit(routes, peer, headers) {
         Ok(admitted) => admitted,
-        Err(problem) => return routes.origins.open(headers, problem.into_response()),
+        Err(problem) => return problem.into_response(),
     };
     let content_type = match wire {
         Wire::Sse => "text/event-stream",
@@ -119,7 +119,7 @@ fn stream(routes: &Routes, peer: SocketAddr, headers: &HeaderMap, wire: Wire, co
         // Proxies that collect a response before they pass it on would hold events back.
         ("x-accel-buffering", "no"),
     ];
-    routes.origins.open(headers, (head, Body::from_stream(drain)).into_response())
+    (head, Body::from_stream(drain)).into_response()
 }
 
 /// `POST /emulation`: commands of a session that may live on another node.
@@ -127,11 +127,10 @@ pub async fn emulation(State(routes): State<Routes>, headers: HeaderMap, body: B
     if !routes.origins.admit(&headers) {
         return Problem::from(Refusal::Forbidden).into_response();
     }
-    let response = match Emulation::parse(&body) {
+    match Emulation::parse(&body) {
         Ok(request) => hand_over(&routes, request).await,
         Err(_) => Problem::invalid("not an emulation request").into_response(),
-    };
-    routes.origins.open(&headers, response)
+    }
 }
 
 async fn hand_over(routes: &Routes, request: Emulation) -> Response {
@@ -148,9 +147,4 @@ async fn hand_over(routes: &Routes, request: Emulation) -> Response {
         Ok(_) => StatusCode::NO_CONTENT.into_response(),
         Err(_) => Problem::from(Refusal::Unavailable).into_response(),
     }
-}
-
-/// `OPTIONS`: a browser asks whether a page of another origin may ask.
-pub async fn preflight(State(routes): State<Routes>, headers: HeaderMap) -> Response {
-    routes.origins.open(&headers, StatusCode::NO_CONTENT.into_response())
 }

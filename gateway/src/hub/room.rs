@@ -1,9 +1,12 @@
 //! The members of one conversation on this node, and the write to each of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use shared::domain::{ConnectionId, ConversationId, Disconnect, Event, Message, Seq};
+use shared::domain::{ClientInfo, ConnectionId, ConversationId, Disconnect, Event, Message, Seq, UserId};
 
 use super::{
     client::{Client, Subscription},
@@ -163,6 +166,25 @@ impl Room {
         if let Some(&at) = self.index.get(&id) {
             self.members[at].client.send(frame, Class::Durable);
         }
+    }
+
+    /// The users who are here.
+    pub fn users(&self) -> BTreeSet<UserId> {
+        self.members.iter().map(|member| member.client.info.user.clone()).collect()
+    }
+
+    /// Ends the subscriptions of users who may be here no longer, for good. Returns whose they were.
+    pub fn expel(&mut self, conversation: &ConversationId, users: &[UserId]) -> Vec<ClientInfo> {
+        let is_meant = |member: &&Member| users.contains(&member.client.info.user);
+        let expelled: Vec<ClientInfo> =
+            self.members.iter().filter(is_meant).map(|member| member.client.info.clone()).collect();
+        for info in &expelled {
+            let Member { client, subscription, .. } = &self.members[self.index[&info.client]];
+            subscription.end();
+            client.send((client.dialect.removed)(conversation), Class::Durable);
+            self.remove(info.client);
+        }
+        expelled
     }
 
     /// Sends every open member away because something was missed that cannot be repaired here: each comes back and

@@ -183,7 +183,10 @@ impl Session {
     }
 
     async fn subscribe(&mut self, client: &Arc<Client>, request: &Subscribe, seal: Seal<'_>) -> Outcome {
-        self.subscriptions.retain(|_, subscription| !subscription.has_ended());
+        // The room has let the client go by itself; whoever looks at the presence should not see it there for ever.
+        for (conversation, _) in self.subscriptions.extract_if(|_, subscription| subscription.has_ended()) {
+            action::unsubscribe(&self.node, client, &conversation);
+        }
         if self.subscriptions.contains_key(&request.conversation) {
             return self.answer(Err(Refusal::AlreadySubscribed));
         }

@@ -44,6 +44,7 @@ pub(crate) struct Slot {
     /// Entries that can never be stored, with the reason; the log bounds them.
     pub dead_letters: VecDeque<(LogPosition, String)>,
     listeners: HashMap<ConversationId, HashMap<u64, Sink>>,
+    is_sealed: bool,
 }
 
 impl Memory {
@@ -57,6 +58,13 @@ impl Memory {
             attached: AtomicU64::new(0),
             appended: Notify::new(),
         })
+    }
+
+    /// From now on nothing is accepted, so that whoever drains the log comes to its end, and knows it.
+    pub fn seal(&self) {
+        for slot in &self.partitions {
+            slot.lock().is_sealed = true;
+        }
     }
 
     pub(crate) fn count(&self) -> u16 {
@@ -151,6 +159,9 @@ impl Broker for MemoryBroker {
     async fn publish(&self, publish: &Publish) -> Result<Publication, BrokerError> {
         let Memory { run, limits, .. } = &*self.memory;
         let mut slot = self.memory.of(&publish.conversation).lock();
+        if slot.is_sealed {
+            return Err(BrokerError::Unavailable("this process stops".to_owned()));
+        }
         let publication = slot.state.publish(run, now_ms(), publish, *limits);
         if let Publication::Accepted(accepted) = publication
             && !accepted.duplicate

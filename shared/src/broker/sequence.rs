@@ -218,7 +218,8 @@ impl Recent {
             }
         }
         if whole.is_empty() {
-            complete = complete && top.is_some_and(|top| top <= after);
+            // An end before the position asked for: what came up to there is lost here, and so may be what came after.
+            complete = complete && top == Some(after);
         }
         Self { messages: whole, complete, top }
     }
@@ -262,6 +263,7 @@ mod tests {
     fn an_empty_tail_is_whole_where_nothing_came_after() {
         assert_eq!(join(&[], 5, Some(5)), (vec![], true));
         assert_eq!(join(&[], 5, Some(6)), (vec![], false));
+        assert_eq!(join(&[], 5, Some(4)), (vec![], false));
         assert_eq!(join(&[], 0, None), (vec![], false));
     }
 }

@@ -30,6 +30,12 @@ pub enum IdError {
         /// The limit, in bytes.
         max: usize,
     },
+    /// The string is kept for Starling's own use.
+    #[error("{what} may not be this one, which is reserved")]
+    Reserved {
+        /// Which identifier was read.
+        what: &'static str,
+    },
     /// The string has a byte outside the allowed set.
     #[error("{what} may only have printable ASCII without spaces, braces, quotes, backslash and slash")]
     Character {
@@ -43,8 +49,13 @@ fn is_id_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'"' | b'\'' | b'\\' | b'/' | b'`' | b'<' | b'>')
 }
 
-fn check(what: &'static str, text: &str, max: usize) -> Result<(), IdError> {
-    if text.is_empty() {
+/// Whom messages come from that an application server publishes; no token can name it.
+const SERVER: &str = "$server";
+
+fn check(what: &'static str, text: &str, max: usize, reserved: &[&str]) -> Result<(), IdError> {
+    if reserved.contains(&text) {
+        Err(IdError::Reserved { what })
+    } else if text.is_empty() {
         Err(IdError::Empty { what })
     } else if text.len() > max {
         Err(IdError::TooLong { what, max })
@@ -56,7 +67,7 @@ fn check(what: &'static str, text: &str, max: usize) -> Result<(), IdError> {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:expr, $reserved:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -68,7 +79,7 @@ macro_rules! text_id {
             /// # Errors
             /// When it is empty, too long, or has a character that is not allowed.
             pub fn parse(text: &str) -> Result<Self, IdError> {
-                check($what, text, $max)?;
+                check($what, text, $max, &$reserved)?;
                 Ok(Self(Arc::from(text)))
             }
 
@@ -115,26 +126,45 @@ text_id!(
     /// Names one conversation; the Centrifuge channel of the same name.
     ConversationId,
     "a conversation id",
-    CONVERSATION_ID_BYTES_MAX
+    CONVERSATION_ID_BYTES_MAX,
+    []
 );
 text_id!(
     /// Names one user: the `sub` of the token.
     UserId,
     "a user id",
-    USER_ID_BYTES_MAX
+    USER_ID_BYTES_MAX,
+    [SERVER]
 );
 text_id!(
     /// The name that a client gives its message, so that a retry is recognised.
     ClientMessageId,
     "a client message id",
-    CLIENT_MESSAGE_ID_BYTES_MAX
+    CLIENT_MESSAGE_ID_BYTES_MAX,
+    []
 );
 text_id!(
     /// Names one run of one gateway process.
     NodeId,
     "a node id",
-    CONVERSATION_ID_BYTES_MAX
+    CONVERSATION_ID_BYTES_MAX,
+    []
 );
+
+impl UserId {
+    /// The sender of what an application server publishes.
+    pub fn server() -> Self {
+        Self(Arc::from(SERVER))
+    }
+
+    /// Parses the sender of a message: a user, or [`UserId::server`].
+    ///
+    /// # Errors
+    /// As [`UserId::parse`].
+    pub fn parse_sender(text: &str) -> Result<Self, IdError> {
+        if text == SERVER { Ok(Self::server()) } else { Self::parse(text) }
+    }
+}
 
 /// Names one message for ever.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -191,6 +221,15 @@ mod tests {
             assert_eq!(ConversationId::parse(good).unwrap().as_str(), good);
         }
         assert!(UserId::parse(&"x".repeat(USER_ID_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn nobody_but_the_server_has_its_name() {
+        assert!(UserId::parse(UserId::server().as_str()).is_err());
+        assert!(serde_json::from_str::<UserId>("\"$server\"").is_err());
+        assert_eq!(UserId::parse_sender("$server"), Ok(UserId::server()));
+        assert_eq!(UserId::parse_sender("ann"), UserId::parse("ann"));
+        assert!(UserId::parse_sender("a b").is_err());
     }
 
     #[test]

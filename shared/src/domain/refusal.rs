@@ -12,6 +12,9 @@ pub enum Refusal {
     /// Not a member, or the conversation does not exist: a stranger cannot tell the two apart.
     #[error("permission denied")]
     Forbidden,
+    /// It does not exist; told only to those who may know.
+    #[error("not found")]
+    NotFound,
     /// The request itself makes no sense.
     #[error("bad request")]
     Invalid,
@@ -46,10 +49,11 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals, for tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Unauthorized,
         Self::TokenExpired,
         Self::Forbidden,
+        Self::NotFound,
         Self::Invalid,
         Self::TooLarge,
         Self::UnknownMethod,
@@ -68,6 +72,7 @@ impl Refusal {
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
             Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
             Self::Invalid => "invalid",
             Self::TooLarge => "too_large",
             Self::UnknownMethod => "unknown_method",

@@ -69,7 +69,7 @@ pub fn decode_payload(bytes: &Bytes) -> Result<Payload, RecordError> {
         let length = usize::from(take(1)?[0]);
         std::str::from_utf8(take(length)?).map_err(|_| RecordError::Field("text"))
     };
-    let sender = UserId::parse(text()?).map_err(|_| RecordError::Field("sender"))?;
+    let sender = UserId::parse_sender(text()?).map_err(|_| RecordError::Field("sender"))?;
     let client_id = match text()? {
         "" => None,
         name => Some(ClientMessageId::parse(name).map_err(|_| RecordError::Field("client id"))?),

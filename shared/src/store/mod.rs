@@ -75,6 +75,32 @@ pub struct Conversation {
     pub created_ms: u64,
 }
 
+/// A conversation as a list of conversations shows it to one of its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConversationSummary {
+    /// Its id.
+    pub id: ConversationId,
+    /// `direct`, `group`, or a kind of the deployment's own.
+    pub kind: String,
+    /// What it is called.
+    pub name: Option<String>,
+    /// What the member may do in it.
+    pub role: Role,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// What a change of members came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembersChange {
+    /// It is done, and the membership has become this version.
+    Done(u64),
+    /// There was nothing to change.
+    Unneeded,
+    /// There would be more members than the limit: nothing is changed.
+    Full,
+}
+
 /// Which part of a conversation's history to read. Both bounds are exclusive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRange {
@@ -152,6 +178,43 @@ pub trait Store: Send + Sync + 'static {
 
     /// A conversation with its members.
     async fn conversation(&self, id: &ConversationId) -> Result<Option<Conversation>, StoreError>;
+
+    /// Makes users members, all or none; those who are members already stay as they are. The conversation must exist.
+    /// Two calls at the same moment may together exceed `members_max`.
+    async fn add_members(
+        &self,
+        conversation: &ConversationId,
+        users: &[UserId],
+        members_max: usize,
+    ) -> Result<MembersChange, StoreError>;
+
+    /// Ends a membership.
+    async fn remove_member(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<MembersChange, StoreError>;
+
+    /// The conversations with a row that `user` is a member of, by id, above `after`; at most `limit`.
+    async fn conversations_of(
+        &self,
+        user: &UserId,
+        after: Option<&ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<ConversationSummary>, StoreError>;
+
+    /// The version of each conversation's membership; one without a row is not in it.
+    async fn membership_versions(
+        &self,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<(ConversationId, u64)>, StoreError>;
+
+    /// Those of `users` who are members of the conversation.
+    async fn members_among(
+        &self,
+        conversation: &ConversationId,
+        users: &[UserId],
+    ) -> Result<Vec<UserId>, StoreError>;
 
     /// A session that can own partitions and write their messages. `name` names the persister among others.
     async fn writer(&self, name: &str) -> Result<Box<dyn Writer>, StoreError>;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Conversation, Role, StoreError};
+use super::{Conversation, ConversationSummary, Role, StoreError};
 use crate::{
     broker::{EntryId, LogPosition},
     domain::{
@@ -70,7 +70,7 @@ impl<'a> MessageRow<'a> {
             seq: Seq(unsigned(self.seq)?),
             prev: Seq(unsigned(self.prev)?),
             time: unsigned(self.time)?,
-            sender: UserId::parse(self.sender).map_err(|_| unreadable("a user id"))?,
+            sender: UserId::parse_sender(self.sender).map_err(|_| unreadable("a user id"))?,
             client_id: client_id.map_err(|_| unreadable("a client message id"))?,
             kind: MessageKind::parse(self.kind).ok_or_else(|| unreadable("a message kind"))?,
             body: Body::from_json(Bytes::copy_from_slice(self.body)),
@@ -135,6 +135,28 @@ pub(super) fn read_conversation(
         }
     }
     Ok(Some(conversation))
+}
+
+/// A row of `members` joined with the one of its conversation.
+pub(super) struct SummaryRow {
+    pub id: String,
+    pub kind: String,
+    pub name: Option<String>,
+    pub created_ms: i64,
+    pub role: String,
+}
+
+impl SummaryRow {
+    /// The conversation as its member sees it.
+    pub fn read(self) -> Result<ConversationSummary, StoreError> {
+        Ok(ConversationSummary {
+            id: ConversationId::parse(&self.id).map_err(|_| unreadable("a conversation id"))?,
+            kind: self.kind,
+            name: self.name,
+            role: read_role(&self.role)?,
+            created_ms: unsigned(self.created_ms)?,
+        })
+    }
 }
 
 /// The role of its column.

@@ -190,7 +190,15 @@ fn message_kind(text: &str) -> Result<MessageKind, Refusal> {
 }
 
 fn body(data: Option<&RawValue>) -> Result<Body, Refusal> {
-    let json = data.ok_or(Refusal::Invalid)?.get().as_bytes();
+    message_body(data.ok_or(Refusal::Invalid)?)
+}
+
+/// The body of a message, if it is neither too large nor nested too deep.
+///
+/// # Errors
+/// [`Refusal::TooLarge`] or [`Refusal::Invalid`].
+pub fn message_body(json: &RawValue) -> Result<Body, Refusal> {
+    let json = json.get().as_bytes();
     if json.len() > BODY_BYTES_MAX {
         limits::refused(Limit::BodyBytes);
         return Err(Refusal::TooLarge);

@@ -26,7 +26,8 @@ pub static WEBSOCKET: Dialect = Dialect {
     batch: |conversation, events| websocket(&lines(conversation, events)),
     frame: websocket,
     stored: |stored| websocket(&stored_line(stored)),
-    resubscribe: |conversation| websocket(&resubscribe_line(conversation)),
+    resubscribe: |conversation| websocket(&unsubscribe_line(conversation, Unsubscribe::InsufficientState)),
+    removed: |conversation| websocket(&unsubscribe_line(conversation, Unsubscribe::Removed)),
     farewell: close_frame,
     ping: || Bytes::from_static(b"\x81\x02{}"),
 };
@@ -38,7 +39,8 @@ pub static SSE: Dialect = Dialect {
     batch: |conversation, events| sse(&lines(conversation, events)),
     frame: sse,
     stored: |stored| sse(&stored_line(stored)),
-    resubscribe: |conversation| sse(&resubscribe_line(conversation)),
+    resubscribe: |conversation| sse(&unsubscribe_line(conversation, Unsubscribe::InsufficientState)),
+    removed: |conversation| sse(&unsubscribe_line(conversation, Unsubscribe::Removed)),
     farewell: |why| farewell(why, sse),
     ping: || Bytes::from_static(b"data: {}\n\n"),
 };
@@ -50,7 +52,8 @@ pub static HTTP_STREAM: Dialect = Dialect {
     batch: |conversation, events| http_stream(&lines(conversation, events)),
     frame: http_stream,
     stored: |stored| http_stream(&stored_line(stored)),
-    resubscribe: |conversation| http_stream(&resubscribe_line(conversation)),
+    resubscribe: |conversation| http_stream(&unsubscribe_line(conversation, Unsubscribe::InsufficientState)),
+    removed: |conversation| http_stream(&unsubscribe_line(conversation, Unsubscribe::Removed)),
     farewell: |why| farewell(why, http_stream),
     ping: || Bytes::from_static(b"{}\n"),
 };
@@ -86,9 +89,9 @@ fn stored_line(stored: &Stored) -> Vec<u8> {
     line
 }
 
-fn resubscribe_line(conversation: &ConversationId) -> Vec<u8> {
+fn unsubscribe_line(conversation: &ConversationId, why: Unsubscribe) -> Vec<u8> {
     let mut line = Vec::new();
-    unsubscribe_push(conversation, Unsubscribe::InsufficientState, &mut line);
+    unsubscribe_push(conversation, why, &mut line);
     line
 }
 

@@ -51,10 +51,11 @@ impl Unsubscribe {
 }
 
 /// How a refusal is spelled here: its code, and whether to try again later.
-pub(super) fn error_code(refusal: Refusal) -> (u16, bool) {
+pub fn error_code(refusal: Refusal) -> (u16, bool) {
     match refusal {
         Refusal::Unavailable => (100, true),
         Refusal::Unauthorized => (101, false),
+        Refusal::NotFound => (102, false),
         Refusal::Forbidden => (103, false),
         Refusal::UnknownMethod => (104, false),
         Refusal::AlreadySubscribed => (105, false),

@@ -15,10 +15,12 @@ mod tests;
 
 pub use decode::{
     COMMANDS_PER_FRAME_MAX, HISTORY_MESSAGES_MAX, JSON_DEPTH_MAX, RESUME_MAX, TOKEN_BYTES_MAX, decode,
+    message_body,
 };
 pub use dialects::{FRAME_BYTES_MAX, HTTP_STREAM, SSE, SSE_OPENING, WEBSOCKET};
 pub use encode::{
-    PING_SECONDS, StreamSession, Unsubscribe, disconnect_push, push, reply, stored_push, unsubscribe_push,
+    PING_SECONDS, StreamSession, Unsubscribe, disconnect_push, error_code, push, reply, stored_push,
+    unsubscribe_push,
 };
 pub use handshake::{Emulation, check_query, choose_subprotocol};
 pub use packet::Tag;

@@ -13,8 +13,10 @@ use crate::store::{
     row::new_installation,
 };
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: 1, sql: include_str!("../../../migrations/postgres/0001_spine.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { version: 1, sql: include_str!("../../../migrations/postgres/0001_spine.sql") },
+    Migration { version: 2, sql: include_str!("../../../migrations/postgres/0002_members_by_user.sql") },
+];
 
 /// Runs what is missing. Processes that start at once wait for each other; the lock ends with the session.
 pub(super) async fn migrate(config: &Config) -> Result<(), StoreError> {

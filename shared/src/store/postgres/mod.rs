@@ -23,10 +23,11 @@ use self::{
     writer::PostgresWriter,
 };
 use super::{
-    Conversation, EpochClaim, HistoryRange, Membership, Role, Store, StoreError, Writer,
+    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Role, Store,
+    StoreError, Writer,
     row::{
-        ConversationRow, CursorRow, MessageRow, bound, read_conversation, read_role, signed, unreadable,
-        unsigned,
+        ConversationRow, CursorRow, MessageRow, SummaryRow, bound, read_conversation, read_role, signed,
+        unreadable, unsigned,
     },
 };
 use crate::{
@@ -203,6 +204,75 @@ impl Store for PostgresStore {
             role: row.get(4),
         };
         read_conversation(id, rows.iter().map(read).collect())
+    }
+
+    async fn add_members(
+        &self,
+        conversation: &ConversationId,
+        users: &[UserId],
+        members_max: usize,
+    ) -> Result<MembersChange, StoreError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let max = i64::try_from(members_max).unwrap_or(i64::MAX);
+        let row = self.query_opt(sql::ADD_MEMBERS, &[&conversation.as_str(), &users, &max]).await?;
+        let Some(row) = row else { return Ok(MembersChange::Unneeded) };
+        match (row.get::<_, bool>(0), row.get::<_, Option<i64>>(1)) {
+            (false, _) => Ok(MembersChange::Full),
+            (true, None) => Ok(MembersChange::Unneeded),
+            (true, Some(version)) => Ok(MembersChange::Done(unsigned(version)?)),
+        }
+    }
+
+    async fn remove_member(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<MembersChange, StoreError> {
+        let row = self.query_opt(sql::REMOVE_MEMBER, &[&conversation.as_str(), &user.as_str()]).await?;
+        let version = row.map(|row| unsigned(row.get(0))).transpose()?;
+        Ok(version.map_or(MembersChange::Unneeded, MembersChange::Done))
+    }
+
+    async fn conversations_of(
+        &self,
+        user: &UserId,
+        after: Option<&ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<ConversationSummary>, StoreError> {
+        let (after, limit) = (after.map_or("", ConversationId::as_str), i64::from(limit));
+        let rows = self.query(sql::CONVERSATIONS_OF, &[&user.as_str(), &after, &limit]).await?;
+        let read = |row: &Row| SummaryRow {
+            id: row.get(0),
+            kind: row.get(1),
+            name: row.get(2),
+            created_ms: row.get(3),
+            role: row.get(4),
+        };
+        rows.iter().map(|row| read(row).read()).collect()
+    }
+
+    async fn membership_versions(
+        &self,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<(ConversationId, u64)>, StoreError> {
+        let ids: Vec<&str> = conversations.iter().map(ConversationId::as_str).collect();
+        let rows = self.query(sql::VERSIONS, &[&ids]).await?;
+        let read = |row: &Row| {
+            let id = ConversationId::parse(row.get(0)).map_err(|_| unreadable("a conversation id"))?;
+            Ok((id, unsigned(row.get(1))?))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    async fn members_among(
+        &self,
+        conversation: &ConversationId,
+        users: &[UserId],
+    ) -> Result<Vec<UserId>, StoreError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let rows = self.query(sql::MEMBERS_AMONG, &[&conversation.as_str(), &users]).await?;
+        let read = |row: &Row| UserId::parse(row.get(0)).map_err(|_| unreadable("a user id"));
+        rows.iter().map(read).collect()
     }
 
     async fn writer(&self, name: &str) -> Result<Box<dyn Writer>, StoreError> {

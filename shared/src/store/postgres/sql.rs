@@ -68,6 +68,32 @@ pub(super) const CREATE: &str = "WITH made AS (\
 pub(super) const CONVERSATION: &str = "SELECT c.kind, c.name, c.created_ms, m.user_id, m.role \
      FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id WHERE c.id = $1 ORDER BY m.user_id";
 
+/// Adds those of $2 who are missing if all together are at most $3; says whether they are, and the new version if any
+/// was added. The row of the conversation is locked first, so that versions and members change in one order.
+pub(super) const ADD_MEMBERS: &str = "WITH c AS (SELECT id FROM conversations WHERE id = $1 FOR UPDATE), \
+     wanted AS (\
+         SELECT c.id, u.user_id FROM c, UNNEST($2::text[]) AS u (user_id) \
+         EXCEPT SELECT conversation_id, user_id FROM members WHERE conversation_id = $1), \
+     room AS (\
+         SELECT NOT EXISTS (SELECT 1 FROM wanted) OR \
+             (SELECT count(*) FROM members WHERE conversation_id = $1) + (SELECT count(*) FROM wanted) <= $3 AS fits), \
+     added AS (\
+         INSERT INTO members (conversation_id, user_id, role) \
+         SELECT wanted.id, wanted.user_id, 'member' FROM wanted, room WHERE room.fits \
+         ON CONFLICT DO NOTHING RETURNING 1), \
+     raised AS (\
+         UPDATE conversations SET version = version + 1 WHERE id = $1 AND EXISTS (SELECT 1 FROM added) RETURNING version) \
+     SELECT (SELECT fits FROM room), (SELECT version FROM raised)";
+pub(super) const REMOVE_MEMBER: &str = "WITH gone AS (\
+         DELETE FROM members WHERE conversation_id = $1 AND user_id = $2 RETURNING 1) \
+     UPDATE conversations SET version = version + 1 WHERE id = $1 AND EXISTS (SELECT 1 FROM gone) RETURNING version";
+pub(super) const CONVERSATIONS_OF: &str = "SELECT c.id, c.kind, c.name, c.created_ms, m.role \
+     FROM members m JOIN conversations c ON c.id = m.conversation_id \
+     WHERE m.user_id = $1 AND m.conversation_id > $2 ORDER BY m.conversation_id LIMIT $3";
+pub(super) const VERSIONS: &str = "SELECT id, version FROM conversations WHERE id = ANY ($1)";
+pub(super) const MEMBERS_AMONG: &str =
+    "SELECT user_id FROM members WHERE conversation_id = $1 AND user_id = ANY ($2)";
+
 pub(super) const CURSOR: &str = "SELECT partition, epoch, ms, n FROM persister_cursor WHERE partition = $1";
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves cursors forward, never back.

@@ -22,10 +22,11 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use self::{thread::Thread, writer::SqliteWriter};
 use super::{
-    Conversation, EpochClaim, HistoryRange, Membership, Store, StoreError, Writer,
+    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Store,
+    StoreError, Writer,
     row::{
-        ConversationRow, CursorRow, MessageRow, bound, read_conversation, read_role, signed, unreadable,
-        unsigned,
+        ConversationRow, CursorRow, MessageRow, SummaryRow, bound, read_conversation, read_role, signed,
+        unreadable, unsigned,
     },
 };
 use crate::{
@@ -103,6 +104,17 @@ fn read_conversation_row(row: &Row<'_>) -> Result<ConversationRow, StoreError> {
         user: row.get(3)?,
         role: row.get(4)?,
     })
+}
+
+fn read_summary(row: &Row<'_>) -> Result<ConversationSummary, StoreError> {
+    SummaryRow {
+        id: row.get(0)?,
+        kind: row.get(1)?,
+        name: row.get(2)?,
+        created_ms: row.get(3)?,
+        role: row.get(4)?,
+    }
+    .read()
 }
 
 #[async_trait]
@@ -224,6 +236,106 @@ impl Store for SqliteStore {
             let mut statement = db.prepare_cached(sql::CONVERSATION)?;
             let rows = statement.query_and_then([id.as_str()], read_conversation_row)?;
             read_conversation(&id, rows.collect::<Result<_, _>>()?)
+        };
+        self.0.reads.call(read).await
+    }
+
+    async fn add_members(
+        &self,
+        conversation: &ConversationId,
+        users: &[UserId],
+        members_max: usize,
+    ) -> Result<MembersChange, StoreError> {
+        let (conversation, users) = (conversation.clone(), users.to_vec());
+        let add = move |db: &mut rusqlite::Connection| {
+            let (id, transaction) = (conversation.as_str(), db.transaction()?);
+            let mut added = 0;
+            for user in &users {
+                added += transaction.execute(sql::ADD_MEMBER, [id, user.as_str()])?;
+            }
+            if added == 0 {
+                return Ok(MembersChange::Unneeded);
+            }
+            let count: i64 = transaction.query_row(sql::COUNT_MEMBERS, [id], |row| row.get(0))?;
+            if unsigned::<usize>(count)? > members_max {
+                return Ok(MembersChange::Full);
+            }
+            let version = transaction.query_row(sql::RAISE_VERSION, [id], |row| row.get(0))?;
+            transaction.commit()?;
+            Ok(MembersChange::Done(unsigned(version)?))
+        };
+        self.0.writes.call(add).await
+    }
+
+    async fn remove_member(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Result<MembersChange, StoreError> {
+        let (conversation, user) = (conversation.clone(), user.clone());
+        let remove = move |db: &mut rusqlite::Connection| {
+            let transaction = db.transaction()?;
+            if transaction.execute(sql::REMOVE_MEMBER, [conversation.as_str(), user.as_str()])? == 0 {
+                return Ok(MembersChange::Unneeded);
+            }
+            let raise = [conversation.as_str()];
+            let version = transaction.query_row(sql::RAISE_VERSION, raise, |row| row.get(0))?;
+            transaction.commit()?;
+            Ok(MembersChange::Done(unsigned(version)?))
+        };
+        self.0.writes.call(remove).await
+    }
+
+    async fn conversations_of(
+        &self,
+        user: &UserId,
+        after: Option<&ConversationId>,
+        limit: u32,
+    ) -> Result<Vec<ConversationSummary>, StoreError> {
+        let (user, after) = (user.clone(), after.cloned());
+        let read = move |db: &mut rusqlite::Connection| {
+            let after = after.as_ref().map_or("", ConversationId::as_str);
+            let mut statement = db.prepare_cached(sql::CONVERSATIONS_OF)?;
+            statement.query_and_then(params![user.as_str(), after, limit], read_summary)?.collect()
+        };
+        self.0.reads.call(read).await
+    }
+
+    async fn membership_versions(
+        &self,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<(ConversationId, u64)>, StoreError> {
+        let conversations = conversations.to_vec();
+        let read = move |db: &mut rusqlite::Connection| {
+            let mut statement = db.prepare_cached(sql::VERSION)?;
+            let mut versions = Vec::with_capacity(conversations.len());
+            for id in conversations {
+                if let Some(version) = statement.query_row([id.as_str()], |row| row.get(0)).optional()? {
+                    versions.push((id, unsigned(version)?));
+                }
+            }
+            Ok(versions)
+        };
+        self.0.reads.call(read).await
+    }
+
+    async fn members_among(
+        &self,
+        conversation: &ConversationId,
+        users: &[UserId],
+    ) -> Result<Vec<UserId>, StoreError> {
+        let (conversation, mut users) = (conversation.clone(), users.to_vec());
+        let read = move |db: &mut rusqlite::Connection| {
+            let mut statement = db.prepare_cached(sql::IS_MEMBER)?;
+            let mut failure = None;
+            users.retain(|user| {
+                let found = statement.query_row([conversation.as_str(), user.as_str()], |row| row.get(0));
+                found.unwrap_or_else(|error| {
+                    failure = Some(error);
+                    false
+                })
+            });
+            failure.map_or(Ok(users), |error| Err(error.into()))
         };
         self.0.reads.call(read).await
     }

@@ -13,8 +13,10 @@ use crate::store::{
     row::new_installation,
 };
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: 1, sql: include_str!("../../../migrations/sqlite/0001_spine.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { version: 1, sql: include_str!("../../../migrations/sqlite/0001_spine.sql") },
+    Migration { version: 2, sql: include_str!("../../../migrations/sqlite/0002_members_by_user.sql") },
+];
 
 /// Keeps every other process from the file until it is dropped.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {

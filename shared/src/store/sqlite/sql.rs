@@ -35,6 +35,19 @@ pub(super) const JOIN: &str = "INSERT INTO members (conversation_id, user_id, ro
 pub(super) const CONVERSATION: &str = "SELECT c.kind, c.name, c.created_ms, m.user_id, m.role \
      FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id WHERE c.id = ?1 ORDER BY m.user_id";
 
+pub(super) const ADD_MEMBER: &str =
+    "INSERT INTO members (conversation_id, user_id, role) VALUES (?1, ?2, 'member') ON CONFLICT DO NOTHING";
+pub(super) const REMOVE_MEMBER: &str = "DELETE FROM members WHERE conversation_id = ?1 AND user_id = ?2";
+pub(super) const COUNT_MEMBERS: &str = "SELECT count(*) FROM members WHERE conversation_id = ?1";
+pub(super) const RAISE_VERSION: &str =
+    "UPDATE conversations SET version = version + 1 WHERE id = ?1 RETURNING version";
+pub(super) const CONVERSATIONS_OF: &str = "SELECT c.id, c.kind, c.name, c.created_ms, m.role \
+     FROM members m JOIN conversations c ON c.id = m.conversation_id \
+     WHERE m.user_id = ?1 AND m.conversation_id > ?2 ORDER BY m.conversation_id LIMIT ?3";
+pub(super) const VERSION: &str = "SELECT version FROM conversations WHERE id = ?1";
+pub(super) const IS_MEMBER: &str =
+    "SELECT EXISTS (SELECT 1 FROM members WHERE conversation_id = ?1 AND user_id = ?2)";
+
 pub(super) const CURSOR: &str = "SELECT partition, epoch, ms, n FROM persister_cursor WHERE partition = ?1";
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves a cursor forward, never back.
