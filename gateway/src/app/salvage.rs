@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long a message is looked for in the store before it counts as lost. Whatever was handed in in time is there long before.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
-/// Hands in everything of this node that is not stored yet, twice.
+/// Hands in everything of this node that is not stored yet and belongs to closed partitions, twice.
 pub async fn hand_in(node: Arc<Node>) {
     hand_in_once(&node).await;
     tokio::time::sleep(AGAIN).await;

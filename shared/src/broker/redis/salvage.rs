@@ -16,7 +16,7 @@ const HANDED_IN_MS: u64 = 60_000;
 const MESSAGES_PER_CALL_MAX: usize = 256;
 
 impl RedisBroker {
-    pub(super) async fn call_on_nodes(&self) -> Result<u64, BrokerError> {
+    pub(super) async fn call_on_nodes(&self) -> Result<(), BrokerError> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(ALL_NODES).arg(SALVAGE_CALL);
         self.commands.run(async |connection, _| command.query_async(connection).await).await
