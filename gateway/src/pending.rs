@@ -22,7 +22,7 @@ use shared::{
     clock,
     domain::{ConnectionId, ConversationId, Message, MessageId, Partition, Seq, Stored},
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use crate::{hub::Client, metrics::Metrics, outbox::Class};
 
@@ -67,7 +67,7 @@ impl Waiters {
 #[derive(Default)]
 struct Shelf {
     entries: BTreeMap<LogPosition, Entry>,
-    adrift: Vec<(Instant, Entry)>,
+    adrift: Vec<Entry>,
     stored: LogPosition,
 }
 
@@ -78,8 +78,6 @@ pub struct Adrift {
     pub partition: Partition,
     /// The message, as it was accepted.
     pub message: Message,
-    /// Since when it is adrift.
-    pub since: Instant,
 }
 
 /// What this node got accepted and the store does not have yet.
@@ -168,7 +166,7 @@ impl Pending {
     /// nothing is known.
     fn cast_adrift(&self, shelf: &mut Shelf, entry: Entry) {
         if entry.message.is_some() {
-            shelf.adrift.push((Instant::now(), entry));
+            shelf.adrift.push(entry);
         } else {
             self.metrics.pending.decrement(1.0);
         }
@@ -192,7 +190,7 @@ impl Pending {
         for (_, entry) in std::mem::take(&mut shelf.entries) {
             self.cast_adrift(&mut shelf, entry);
         }
-        shelf.adrift.iter().filter_map(|(_, entry)| entry.message.clone()).collect()
+        shelf.adrift.iter().filter_map(|entry| entry.message.clone()).collect()
     }
 
     /// The messages about which the store has to be asked, at most `limit` of them.
@@ -200,9 +198,11 @@ impl Pending {
         let mut all = Vec::new();
         for partition in self.partitions() {
             let shelf = self.shelves[usize::from(partition.0)].lock();
-            let some = shelf.adrift.iter().take(limit - all.len()).filter_map(|(since, entry)| {
-                Some(Adrift { partition, message: entry.message.clone()?, since: *since })
-            });
+            let some = shelf
+                .adrift
+                .iter()
+                .take(limit - all.len())
+                .filter_map(|entry| Some(Adrift { partition, message: entry.message.clone()? }));
             all.extend(some);
         }
         all
@@ -225,9 +225,9 @@ impl Pending {
 
     fn take_adrift(&self, partition: Partition, id: MessageId) -> Option<Entry> {
         let mut shelf = self.shelves[usize::from(partition.0)].lock();
-        let is_it = |(_, entry): &(Instant, Entry)| entry.message.as_ref().is_some_and(|it| it.id == id);
+        let is_it = |entry: &Entry| entry.message.as_ref().is_some_and(|it| it.id == id);
         let at = shelf.adrift.iter().position(is_it)?;
-        Some(shelf.adrift.remove(at).1)
+        Some(shelf.adrift.remove(at))
     }
 
     fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
