@@ -43,7 +43,10 @@ async fn by_http() {
         }
     }
     // Nothing of it has happened.
-    assert_eq!(node.ask("GET", &format!("/v1/conversations/{group}/messages"), &token("bob"), None).await.json()["top"], 2);
+    assert_eq!(
+        node.ask("GET", &format!("/v1/conversations/{group}/messages"), &token("bob"), None).await.json()["top"],
+        2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,7 +61,10 @@ async fn by_websocket() {
             ("subscribe", eve.subscribe(id, None).await.map(drop)),
             ("publish", eve.publish(id, "1").await),
             ("send", eve.send(id, "m", "1", false).await.map(drop)),
-            ("history", eve.rpc::<serde_json::Value>("history", &json!({ "conversation": id })).await.map(drop)),
+            (
+                "history",
+                eve.rpc::<serde_json::Value>("history", &json!({ "conversation": id })).await.map(drop),
+            ),
             ("presence", eve.presence(id).await.map(drop)),
         ];
         for (operation, refusal) in refusals {

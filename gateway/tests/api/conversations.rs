@@ -85,7 +85,8 @@ async fn what_cannot_be_sent_is_refused_by_name() {
         let answer = node.raw("POST", path, &alice, &[], body).await;
         assert_eq!(answer.problem(), (status, code.to_owned()), "{}", &body[..body.len().min(40)]);
     }
-    let named = node.ask_with("POST", path, &alice, &[("idempotency-key", "a b")], Some(json!({ "body": 1 }))).await;
+    let named =
+        node.ask_with("POST", path, &alice, &[("idempotency-key", "a b")], Some(json!({ "body": 1 }))).await;
     assert_eq!(named.problem(), (400, "invalid".to_owned()));
     let history = node.ask("GET", path, &alice, None).await;
     assert_eq!(history.json()["messages"], json!([]));

@@ -65,7 +65,6 @@ pub struct Site {
 
 /// One node.
 pub struct TestNode {
-    pub node: Arc<Node>,
     pub address: String,
     /// Whether it hears what other nodes announce.
     pub hears: Arc<AtomicBool>,
@@ -146,10 +145,15 @@ impl Site {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let served =
-            socket::serve(listener, public_router(routes), AcceptLimits::default(), stop.clone(), tracker.clone());
+        let served = socket::serve(
+            listener,
+            public_router(routes),
+            AcceptLimits::default(),
+            stop.clone(),
+            tracker.clone(),
+        );
         tracker.spawn(served);
-        TestNode { node, address, hears, _stop: stop.drop_guard() }
+        TestNode { address, hears, _stop: stop.drop_guard() }
     }
 }
 
@@ -232,7 +236,8 @@ impl TestNode {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let more: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let more = more.concat();
         let credentials =
             if bearer.is_empty() { String::new() } else { format!("authorization: Bearer {bearer}\r\n") };
         let request = format!(

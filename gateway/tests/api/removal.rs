@@ -101,7 +101,8 @@ impl Stream {
     /// The next line that has this key.
     async fn until(&mut self, key: &str) -> Value {
         loop {
-            let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await.unwrap().unwrap().unwrap();
+            let line =
+                tokio::time::timeout(PATIENCE, self.lines.next_line()).await.unwrap().unwrap().unwrap();
             // Lines between are the head, and the sizes of chunks.
             if let Ok(value) = serde_json::from_str::<Value>(&line)
                 && value.get(key).is_some()

@@ -16,11 +16,26 @@ async fn a_key_opens_what_its_scope_names_and_nothing_else() {
     let operations = [
         (Scope::Publish, "POST", format!("{conversation}/messages"), Some(message.clone())),
         (Scope::Publish, "POST", format!("{user}/messages"), Some(message.clone())),
-        (Scope::Publish, "POST", "/v1/publish".to_owned(), Some(json!({ "messages": [{ "user": "bob", "body": 1 }] }))),
+        (
+            Scope::Publish,
+            "POST",
+            "/v1/publish".to_owned(),
+            Some(json!({ "messages": [{ "user": "bob", "body": 1 }] })),
+        ),
         (Scope::Publish, "POST", "/v1/broadcast".to_owned(), Some(json!({ "users": ["bob"], "body": 1 }))),
-        (Scope::Conversations, "POST", "/v1/conversations".to_owned(), Some(json!({ "kind": "group", "members": ["bob"] }))),
+        (
+            Scope::Conversations,
+            "POST",
+            "/v1/conversations".to_owned(),
+            Some(json!({ "kind": "group", "members": ["bob"] })),
+        ),
         (Scope::Conversations, "GET", format!("{conversation}/members"), None),
-        (Scope::Conversations, "POST", format!("{conversation}/members"), Some(json!({ "members": ["dan"] }))),
+        (
+            Scope::Conversations,
+            "POST",
+            format!("{conversation}/members"),
+            Some(json!({ "members": ["dan"] })),
+        ),
         (Scope::Conversations, "DELETE", format!("{conversation}/members/dan"), None),
         (Scope::History, "GET", format!("{conversation}/messages"), None),
         (Scope::Users, "GET", format!("{user}/conversations"), None),
@@ -69,7 +84,8 @@ async fn a_server_reaches_conversations_and_users_on_every_node() {
     let again = two.ask_with("POST", "/v1/users/bob/messages", key, &named, Some(body)).await;
     assert_eq!((again.status, again.json()), (200, first.json()));
 
-    let history = one.ask("GET", "/v1/conversations/conv_bob_carol/messages", &token("carol"), None).await.json();
+    let history =
+        one.ask("GET", "/v1/conversations/conv_bob_carol/messages", &token("carol"), None).await.json();
     assert_eq!(history["messages"][0]["sender"], "$server");
 }
 
@@ -90,7 +106,10 @@ async fn a_batch_is_answered_message_by_message() {
     assert_eq!(answer.status, 200, "{answer:?}");
     let results = answer.json()["results"].clone();
     let codes: Vec<&Value> = (0..6).map(|at| &results[at]["problem"]["code"]).collect();
-    assert_eq!(codes, [&Value::Null, &json!("invalid"), &json!("too_large"), &Value::Null, &Value::Null, &Value::Null]);
+    assert_eq!(
+        codes,
+        [&Value::Null, &json!("invalid"), &json!("too_large"), &Value::Null, &Value::Null, &Value::Null]
+    );
     assert_eq!(results[3]["conversation"], "user:bob");
     assert_eq!(results[5]["sent"], results[0]["sent"], "the same name is the same message");
     assert_ne!(results[3]["sent"]["id"], results[0]["sent"]["id"]);
@@ -102,7 +121,10 @@ async fn a_batch_is_answered_message_by_message() {
         assert_eq!(node.ask("POST", "/v1/publish", key, Some(bad)).await.problem().0, 400);
     }
     let many = json!({ "messages": vec![json!({ "user": "bob", "body": 1 }); 1_001] });
-    assert_eq!(node.ask("POST", "/v1/publish", key, Some(many)).await.problem(), (413, "too_large".to_owned()));
+    assert_eq!(
+        node.ask("POST", "/v1/publish", key, Some(many)).await.problem(),
+        (413, "too_large".to_owned())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
