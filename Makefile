@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test storm lint fmt bench deps clean
+.PHONY: help run cluster test storm lint fmt bench fuzz-http deps clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run one gateway that needs nothing else (ARGS="--help" for its options)
 	cargo run --release -p gateway -- $(ARGS)
@@ -26,6 +26,9 @@ fmt: ## Format all code
 
 bench: ## Run the benchmarks
 	cargo bench -p gateway
+
+fuzz-http: ## Send random requests to the HTTP API (schemathesis; slow)
+	@.ci/fuzz-http
 
 deps: ## Install what the tests need and this machine lacks (Debian)
 	@.ci/deps

@@ -22,7 +22,7 @@ use shared::{
     clock,
     domain::{ConnectionId, ConversationId, Message, MessageId, Partition, Seq, Stored},
 };
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use crate::{hub::Client, metrics::Metrics, outbox::Class};
 
@@ -43,13 +43,31 @@ struct Entry {
     conversation: ConversationId,
     seq: Seq,
     time: u64,
-    waiter: Waiter,
+    waiters: Waiters,
+}
+
+/// Everyone who waits for one message: several publishes, if it was sent again before it was stored.
+struct Waiters {
+    notify: Option<Weak<Client>>,
+    acknowledge: Vec<oneshot::Sender<()>>,
+}
+
+impl Waiters {
+    fn new(Waiter { notify, acknowledge }: Waiter) -> Self {
+        Self { notify, acknowledge: acknowledge.into_iter().collect() }
+    }
+
+    /// The notice goes to the connection that was last to send it: an earlier one of the same client may be gone.
+    fn join(&mut self, others: Self) {
+        self.notify = others.notify.or_else(|| self.notify.take());
+        self.acknowledge.extend(others.acknowledge);
+    }
 }
 
 #[derive(Default)]
 struct Shelf {
     entries: BTreeMap<LogPosition, Entry>,
-    adrift: Vec<(Instant, Entry)>,
+    adrift: Vec<Entry>,
     stored: LogPosition,
 }
 
@@ -60,8 +78,6 @@ pub struct Adrift {
     pub partition: Partition,
     /// The message, as it was accepted.
     pub message: Message,
-    /// Since when it is adrift.
-    pub since: Instant,
 }
 
 /// What this node got accepted and the store does not have yet.
@@ -80,9 +96,13 @@ impl Pending {
 
     /// Keeps an accepted message until [`Pending::stored`] says that the store has it, which may have been said before.
     pub fn add(&self, partition: Partition, position: LogPosition, message: Message, waiter: Waiter) {
+        self.keep(partition, position, message, Waiters::new(waiter));
+    }
+
+    fn keep(&self, partition: Partition, position: LogPosition, message: Message, waiters: Waiters) {
         let (conversation, seq, time) = (message.conversation.clone(), message.seq, message.time);
         let bytes = message.body.as_bytes().len();
-        let mut entry = Entry { message: Some(message), conversation, seq, time, waiter };
+        let mut entry = Entry { message: Some(message), conversation, seq, time, waiters };
         let mut shelf = self.shelves[usize::from(partition.0)].lock();
         let is_passed = position <= shelf.stored;
         let is_of_the_past = is_passed && position.epoch < shelf.stored.epoch;
@@ -92,6 +112,11 @@ impl Pending {
             self.tell(vec![entry]);
             return;
         }
+        if let Some(first) = shelf.entries.get_mut(&position) {
+            // A retry was answered with the place of the first try, which still waits.
+            first.waiters.join(entry.waiters);
+            return;
+        }
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > PENDING_BYTES_MAX {
             self.release(&mut entry);
             self.metrics.pending_evicted.increment(1);
@@ -99,26 +124,8 @@ impl Pending {
         self.metrics.pending.increment(1.0);
         if is_of_the_past {
             self.cast_adrift(&mut shelf, entry);
-            return;
-        }
-        if let Some(mut earlier) = shelf.entries.insert(position, entry) {
-            // A retry was answered with the place of the first try, which still waits: the later waiter stands for both.
-            self.metrics.pending.decrement(1.0);
-            self.release(&mut earlier);
-            drop(shelf);
-            self.chain(partition, position, earlier.waiter);
-        }
-    }
-
-    /// Lets an earlier waiter of the same place be told together with the later one.
-    fn chain(&self, partition: Partition, position: LogPosition, earlier: Waiter) {
-        let Some(acknowledge) = earlier.acknowledge else { return };
-        let mut shelf = self.shelves[usize::from(partition.0)].lock();
-        match shelf.entries.get_mut(&position) {
-            Some(entry) if entry.waiter.acknowledge.is_none() => entry.waiter.acknowledge = Some(acknowledge),
-            // Its publish is answered by the later one's; the closed channel tells it to say "unavailable, try again".
-            Some(_) => {}
-            None => drop(acknowledge.send(())),
+        } else {
+            shelf.entries.insert(position, entry);
         }
     }
 
@@ -159,7 +166,7 @@ impl Pending {
     /// nothing is known.
     fn cast_adrift(&self, shelf: &mut Shelf, entry: Entry) {
         if entry.message.is_some() {
-            shelf.adrift.push((Instant::now(), entry));
+            shelf.adrift.push(entry);
         } else {
             self.metrics.pending.decrement(1.0);
         }
@@ -183,7 +190,7 @@ impl Pending {
         for (_, entry) in std::mem::take(&mut shelf.entries) {
             self.cast_adrift(&mut shelf, entry);
         }
-        shelf.adrift.iter().filter_map(|(_, entry)| entry.message.clone()).collect()
+        shelf.adrift.iter().filter_map(|entry| entry.message.clone()).collect()
     }
 
     /// The messages about which the store has to be asked, at most `limit` of them.
@@ -191,9 +198,11 @@ impl Pending {
         let mut all = Vec::new();
         for partition in self.partitions() {
             let shelf = self.shelves[usize::from(partition.0)].lock();
-            let some = shelf.adrift.iter().take(limit - all.len()).filter_map(|(since, entry)| {
-                Some(Adrift { partition, message: entry.message.clone()?, since: *since })
-            });
+            let some = shelf
+                .adrift
+                .iter()
+                .take(limit - all.len())
+                .filter_map(|entry| Some(Adrift { partition, message: entry.message.clone()? }));
             all.extend(some);
         }
         all
@@ -211,14 +220,14 @@ impl Pending {
         let Some(mut message) = entry.message.clone() else { return };
         self.release(&mut entry);
         (message.seq, message.prev, message.time) = (accepted.seq, accepted.prev, accepted.time);
-        self.add(partition, accepted.position, message, entry.waiter);
+        self.keep(partition, accepted.position, message, entry.waiters);
     }
 
     fn take_adrift(&self, partition: Partition, id: MessageId) -> Option<Entry> {
         let mut shelf = self.shelves[usize::from(partition.0)].lock();
-        let is_it = |(_, entry): &(Instant, Entry)| entry.message.as_ref().is_some_and(|it| it.id == id);
+        let is_it = |entry: &Entry| entry.message.as_ref().is_some_and(|it| it.id == id);
         let at = shelf.adrift.iter().position(is_it)?;
-        Some(shelf.adrift.remove(at).1)
+        Some(shelf.adrift.remove(at))
     }
 
     fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
@@ -239,11 +248,11 @@ impl Pending {
         for entry in done {
             let waited = std::time::Duration::from_millis(now.saturating_sub(entry.time));
             self.metrics.store_seconds.record(waited);
-            if let Some(acknowledge) = entry.waiter.acknowledge {
+            for acknowledge in entry.waiters.acknowledge {
                 // The publisher may have gone; then nobody waits.
                 let _ = acknowledge.send(());
             }
-            if let Some(client) = entry.waiter.notify.and_then(|client| client.upgrade()) {
+            if let Some(client) = entry.waiters.notify.and_then(|client| client.upgrade()) {
                 let key = (client.info.client, entry.conversation);
                 let notice = notices.entry(key).or_insert((client, entry.seq));
                 notice.1 = notice.1.max(entry.seq);
@@ -372,12 +381,11 @@ mod tests {
         pending.stored(HERE, at(1));
         assert_eq!(first.await, Ok(()));
         assert_eq!(heard(&mut to_client), notice("a", 1));
-        // When both wait for the answer, the first one is told that it cannot be had here.
         let ((one, first), (other, second)) = (acknowledge(), acknowledge());
         pending.add(HERE, at(2), message("a", 2), one);
         pending.add(HERE, at(2), message("a", 2), other);
         pending.stored(HERE, at(2));
-        assert_eq!((first.await.is_err(), second.await), (true, Ok(())));
+        assert_eq!((first.await, second.await), (Ok(()), Ok(())));
         assert_eq!(pending.bytes.load(Ordering::Relaxed), 0);
     }
 

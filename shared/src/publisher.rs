@@ -138,7 +138,7 @@ impl Publisher {
             let mut salvage = self.salvage.lock().await;
             match *salvage {
                 Some(began) if began.elapsed() < SALVAGE_WINDOW => Some(began),
-                _ if self.broker.call_for_salvage().await? == 0 => None,
+                _ if !self.broker.call_for_salvage().await? => None,
                 _ => Some(*salvage.insert(Instant::now())),
             }
         };

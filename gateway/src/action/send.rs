@@ -1,6 +1,6 @@
 //! Sends a message.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use shared::{
     domain::{Message, MessageId, MessageKind, Partition, Refusal, Send, Sent, UserId},
@@ -17,6 +17,9 @@ use crate::{
     pending::Waiter,
 };
 
+/// Longest wait for the store where a request waits for its answer.
+const STORED_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a sender is told, and when.
 #[derive(Debug)]
 pub enum Acknowledgement {
@@ -24,6 +27,22 @@ pub enum Acknowledgement {
     Now(Sent),
     /// The log has it; the answer is due once the store has it. A closed channel means that this node cannot tell.
     Once(Sent, oneshot::Receiver<()>),
+}
+
+impl Acknowledgement {
+    /// Waits until the answer is due.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when that takes too long, or this node cannot tell: the outcome is unknown.
+    pub async fn settled(self) -> Result<Sent, Refusal> {
+        match self {
+            Self::Now(sent) => Ok(sent),
+            Self::Once(sent, stored) => match tokio::time::timeout(STORED_PATIENCE, stored).await {
+                Ok(Ok(())) => Ok(sent),
+                Ok(Err(_)) | Err(_) => Err(Refusal::Unavailable),
+            },
+        }
+    }
 }
 
 /// Sends a message as `user`. `client` is told by a notice of its own when the store has it.

@@ -70,8 +70,7 @@ pub async fn join(
     Err(Refusal::Unavailable)
 }
 
-/// Takes the client out again unless it came to be a member, even when nobody waits for the outcome any more: a client
-/// that needs too long to connect is given up in the middle.
+/// Takes the client out again unless it came to be a member, even when nobody waits for the outcome any more.
 struct Attempt<'a> {
     node: &'a Node,
     conversation: &'a ConversationId,

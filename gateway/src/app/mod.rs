@@ -206,8 +206,11 @@ impl App {
                 }
                 None => tracing::warn!("an announcement of another version was ignored"),
             },
-            // Announcements may have been missed while the connection was down.
-            Inbound::Connected => node.memberships.clear(),
+            // Announcements and calls may have been missed while the connection was down.
+            Inbound::Connected => {
+                node.memberships.clear();
+                tasks.spawn(salvage::hand_in(Arc::clone(&node)));
+            }
             _ => {}
         }
     }

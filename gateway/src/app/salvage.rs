@@ -1,10 +1,13 @@
 //! What this node knows to be accepted and not stored: handed in when Redis may have lost it, and looked for in the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
-
-use shared::{domain::Message, record::Payload};
+use shared::{
+    domain::{Message, MessageId},
+    record::Payload,
+};
+use tokio::time::Instant;
 
 use crate::{action::Node, pending::Adrift};
 
@@ -18,10 +21,11 @@ const HANDING_IN_MAX: usize = 16;
 /// Pause before everything is handed in once more: what Redis accepted just before it lost its data may not have been
 /// answered yet. Half of the time that handing in may take.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long a message is looked for in the store before it counts as lost. Whatever was handed in in time is there long before.
+/// How long the store must go on saying that it has no such message before it counts as lost. Whatever was handed in in
+/// time, or is in the log after all, is there long before; while the store does not answer, nothing can be said.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
-/// Hands in everything of this node that is not stored yet, twice.
+/// Hands in everything of this node that is not stored yet and belongs to closed partitions, twice.
 pub async fn hand_in(node: Arc<Node>) {
     hand_in_once(&node).await;
     tokio::time::sleep(AGAIN).await;
@@ -48,6 +52,7 @@ async fn hand_in_once(node: &Node) {
 pub async fn check_stored(node: Arc<Node>) {
     let mut tick = tokio::time::interval(CHECK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut missing = HashMap::new();
     loop {
         tick.tick().await;
         if node.pending.waiting().is_empty() {
@@ -61,15 +66,28 @@ pub async fn check_stored(node: Arc<Node>) {
             }
             Err(error) => tracing::debug!(%error, "cursors cannot be read"),
         }
-        for adrift in node.pending.adrift(LOOKUPS_MAX) {
-            match node.store.message(adrift.message.id).await {
-                Ok(Some(_)) => node.pending.found(adrift.partition, adrift.message.id),
-                Ok(None) if adrift.since.elapsed() > LOST_AFTER => publish_again(&node, adrift).await,
-                Ok(None) => {}
-                Err(_) => break,
+        missing = look_for_adrift(&node, &missing).await;
+    }
+}
+
+/// Asks the store for the messages that are adrift. Takes and returns since when it says that it has not got them.
+async fn look_for_adrift(node: &Node, before: &HashMap<MessageId, Instant>) -> HashMap<MessageId, Instant> {
+    let mut missing = HashMap::new();
+    for adrift in node.pending.adrift(LOOKUPS_MAX) {
+        let id = adrift.message.id;
+        match node.store.message(id).await {
+            Ok(Some(_)) => node.pending.found(adrift.partition, id),
+            Ok(None) => {
+                let since = before.get(&id).copied().unwrap_or_else(Instant::now);
+                missing.insert(id, since);
+                if since.elapsed() > LOST_AFTER {
+                    publish_again(node, adrift).await;
+                }
             }
+            Err(_) => break,
         }
     }
+    missing
 }
 
 /// Gives a message that was accepted and lost a new place. If it waits in the log after all, the broker remembers it by its

@@ -68,7 +68,7 @@ pub struct Conversation {
 /// A user who makes a group owns it. A direct conversation that exists already is returned as it is, with status 200.
 /// API keys need the scope `conversations`.
 #[utoipa::path(
-    post, path = "/v1/conversations", tag = "Conversations",
+    post, path = "/v1/conversations", operation_id = "create_conversation", tag = "Conversations",
     request_body = CreateConversation,
     responses(
         (status = 201, description = "Made", body = Conversation),
@@ -147,7 +147,7 @@ impl From<ConversationSummary> for ConversationEntry {
 ///
 /// Groups, and direct conversations that were made; a direct one needs no making, and is not listed without it.
 #[utoipa::path(
-    get, path = "/v1/conversations", tag = "Conversations", params(ListQuery),
+    get, path = "/v1/conversations", operation_id = "list_conversations", tag = "Conversations", params(ListQuery),
     responses((status = 200, description = "A page", body = ConversationPage), Problems),
 )]
 pub async fn list(
@@ -162,7 +162,7 @@ pub async fn list(
 ///
 /// For API keys with the scope `users`.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/conversations", tag = "Server",
+    get, path = "/v1/users/{user}/conversations", operation_id = "list_user_conversations", tag = "Server",
     params(("user" = UserIdText, Path, description = "The user"), ListQuery),
     responses((status = 200, description = "A page", body = ConversationPage), Problems),
 )]

@@ -28,7 +28,7 @@ pub struct Members {
 ///
 /// For members, and API keys with the scope `conversations`.
 #[utoipa::path(
-    get, path = "/v1/conversations/{id}/members", tag = "Members",
+    get, path = "/v1/conversations/{id}/members", operation_id = "list_members", tag = "Members",
     params(("id" = ConversationIdText, Path, description = "The conversation")),
     responses((status = 200, description = "The members", body = Members), Problems),
 )]
@@ -55,7 +55,7 @@ pub struct AddMembers {
 /// All of them or none; who is a member already stays as it is. For the owner, and API keys with the scope
 /// `conversations`.
 #[utoipa::path(
-    post, path = "/v1/conversations/{id}/members", tag = "Members",
+    post, path = "/v1/conversations/{id}/members", operation_id = "add_members", tag = "Members",
     params(("id" = ConversationIdText, Path, description = "The group")),
     request_body = AddMembers,
     responses((status = 204, description = "They are members"), Problems),
@@ -79,7 +79,7 @@ pub async fn add(
 /// Its subscriptions end within seconds, on every node. Members may remove themselves; the owner, and API keys with the
 /// scope `conversations`, may remove anyone. Removing one who is no member is no error.
 #[utoipa::path(
-    delete, path = "/v1/conversations/{id}/members/{user}", tag = "Members",
+    delete, path = "/v1/conversations/{id}/members/{user}", operation_id = "remove_member", tag = "Members",
     params(
         ("id" = ConversationIdText, Path, description = "The group"),
         ("user" = UserIdText, Path, description = "The member"),

@@ -1,13 +1,11 @@
 //! Messages of a conversation: read them back, send one.
 
-use std::time::Duration;
-
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::domain::{
     ClientMessageId, ConversationId, Direction, HistoryPage, HistoryQuery, MessageKind, Position, Refusal,
-    Send, Sent, Seq,
+    Send, Seq,
 };
 use utoipa::{IntoParams, ToSchema};
 
@@ -26,8 +24,6 @@ use crate::{
 
 /// Messages on a page when the request names no limit.
 const PAGE_MESSAGES_DEFAULT: u32 = 50;
-/// Longest wait for the store, in seconds, where a publish is answered only after it; then the outcome is unknown.
-const STORED_SECONDS_MAX: u64 = 30;
 
 /// Which page of a conversation.
 #[derive(Deserialize, IntoParams)]
@@ -63,7 +59,7 @@ pub struct MessagePage {
 /// For members, and API keys with the scope `history`. Messages of kind `void` say nothing; they hold the chain of `prev`
 /// together.
 #[utoipa::path(
-    get, path = "/v1/conversations/{id}/messages", tag = "Messages",
+    get, path = "/v1/conversations/{id}/messages", operation_id = "read_messages", tag = "Messages",
     params(("id" = ConversationIdText, Path, description = "The conversation"), PageQuery),
     responses((status = 200, description = "A page", body = MessagePage), Problems),
 )]
@@ -140,7 +136,7 @@ impl NewMessage {
 /// outcome is unknown: send again with the same key. For members, and API keys with the scope `publish`, which may
 /// publish to any conversation, with or without members in Starling.
 #[utoipa::path(
-    post, path = "/v1/conversations/{id}/messages", tag = "Messages",
+    post, path = "/v1/conversations/{id}/messages", operation_id = "send_message", tag = "Messages",
     params(
         ("id" = ConversationIdText, Path, description = "The conversation"),
         ("Idempotency-Key" = Option<ClientIdText>, Header, description = "Your own name for the message"),
@@ -158,7 +154,7 @@ pub async fn send(
     let actor = caller.actor(Scope::Publish)?;
     let conversation = conversation_id(&id)?;
     let send = message.to(conversation, key)?;
-    let sent = settle(accept(&routes.lines.node, &actor, send).await?).await?;
+    let sent = accept(&routes.lines.node, &actor, send).await?.settled().await?;
     Ok(json(&SentView::from(sent)))
 }
 
@@ -167,18 +163,5 @@ pub async fn accept(node: &Node, actor: &Actor, send: Send) -> Result<Acknowledg
     match actor {
         Actor::User(user) => action::send(node, user, None, send).await,
         Actor::Server => action::publish(node, send).await,
-    }
-}
-
-/// Waits until the answer is due.
-pub async fn settle(acknowledgement: Acknowledgement) -> Result<Sent, Refusal> {
-    match acknowledgement {
-        Acknowledgement::Now(sent) => Ok(sent),
-        Acknowledgement::Once(sent, stored) => {
-            match tokio::time::timeout(Duration::from_secs(STORED_SECONDS_MAX), stored).await {
-                Ok(Ok(())) => Ok(sent),
-                _ => Err(Refusal::Unavailable),
-            }
-        }
     }
 }

@@ -181,3 +181,60 @@ pub async fn no_such_method() -> Problem {
 
 /// The code of a problem that only HTTP has.
 pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::Disconnect;
+
+    use super::*;
+    use crate::protocol::centrifuge::{self, Unsubscribe};
+
+    const README: &str = include_str!("../../../README.md");
+
+    /// The rows of the README's table, cell by cell, without its head.
+    fn listed() -> Vec<Vec<String>> {
+        let section =
+            README.split("\n## What a client can be refused\n").nth(1).expect("there is this section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let cells = |row: &str| row.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
+        rows.map(|row| cells(row.trim_matches('|'))).collect()
+    }
+
+    fn row(cells: [&str; 4]) -> Vec<String> {
+        cells.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn the_readme_lists_every_refusal() {
+        let refusal = |refusal: Refusal| {
+            let (code, is_temporary) = centrifuge::error_code(refusal);
+            let spelled = format!("error {code}{}", if is_temporary { ", temporary" } else { "" });
+            row([refusal.code(), status_of(refusal).as_str(), "–", &spelled])
+        };
+        let unsubscribe =
+            |why: Unsubscribe| row([why.reason(), "–", "–", &format!("unsubscribe {}", why.code())]);
+        let disconnect = |why: &Disconnect| {
+            let comes_back = (3000..3500).contains(&why.code());
+            let spelled = if comes_back { "disconnect, comes back" } else { "disconnect, final" };
+            row([why.reason(), "–", &why.code().to_string(), spelled])
+        };
+        let mut expected: Vec<_> = Refusal::ALL.into_iter().map(refusal).collect();
+        expected.push(row([METHOD_NOT_ALLOWED, "405", "–", "–"]));
+        expected.extend([Unsubscribe::Removed, Unsubscribe::InsufficientState].map(unsubscribe));
+        let told = Disconnect::ALL.iter().filter(|why| **why != Disconnect::ConnectionClosed);
+        expected.extend(told.map(disconnect));
+        let text =
+            |rows: &[Vec<String>]| rows.iter().map(|row| row.join(" | ")).collect::<Vec<_>>().join("\n");
+        assert_eq!(text(&listed()), text(&expected));
+    }
+
+    #[test]
+    fn who_is_to_come_back_is_told_when() {
+        for refusal in Refusal::ALL {
+            let response = Problem::from(refusal).into_response();
+            let has_time = response.headers().contains_key(header::RETRY_AFTER);
+            assert_eq!(has_time, waits(status_of(refusal)), "{refusal:?}");
+        }
+    }
+}

@@ -13,12 +13,12 @@ use super::{
     Routes,
     access::Caller,
     extract::{IdempotencyKey, Json, Params, json},
-    messages::{NewMessage, accept, settle},
+    messages::NewMessage,
     problem::{Problem, ProblemBody, Problems},
     schema::{ClientIdText, ConversationIdText, KindText, SentView, UserIdText},
 };
 use crate::{
-    action::{self, Acknowledgement, Actor, Node},
+    action::{self, Acknowledgement, Node},
     api_key::Scope,
 };
 
@@ -31,7 +31,7 @@ const AT_ONCE: usize = 16;
 ///
 /// Every connection of the user gets it, without a subscription. For API keys with the scope `publish`.
 #[utoipa::path(
-    post, path = "/v1/users/{user}/messages", tag = "Server",
+    post, path = "/v1/users/{user}/messages", operation_id = "publish_to_user", tag = "Server",
     params(
         ("user" = UserIdText, Path, description = "The user"),
         ("Idempotency-Key" = Option<ClientIdText>, Header, description = "Your own name for the message"),
@@ -49,7 +49,7 @@ pub async fn to_user(
     caller.server(Scope::Publish)?;
     let user = UserId::parse(&user).map_err(|error| Problem::invalid(error.to_string()))?;
     let send = message.to(ConversationId::personal(&user), key)?;
-    let sent = settle(accept(&routes.lines.node, &Actor::Server, send).await?).await?;
+    let sent = action::publish(&routes.lines.node, send).await?.settled().await?;
     Ok(json(&SentView::from(sent)))
 }
 
@@ -126,7 +126,7 @@ impl ItemResult {
 /// They are published in this order, and answered one by one: some may be accepted and others not. For API keys with the
 /// scope `publish`.
 #[utoipa::path(
-    post, path = "/v1/publish", tag = "Server", request_body = Batch,
+    post, path = "/v1/publish", operation_id = "publish_many", tag = "Server", request_body = Batch,
     responses((status = 200, description = "What became of each", body = Results), Problems),
 )]
 pub async fn batch(
@@ -175,7 +175,7 @@ pub struct Broadcast {
 /// With an `Idempotency-Key` it may be repeated as a whole: whoever has it already does not get it again. For API keys
 /// with the scope `publish`.
 #[utoipa::path(
-    post, path = "/v1/broadcast", tag = "Server",
+    post, path = "/v1/broadcast", operation_id = "broadcast", tag = "Server",
     params(("Idempotency-Key" = Option<ClientIdText>, Header, description = "Your own name for the message")),
     request_body = Broadcast,
     responses((status = 200, description = "What became of each", body = Results), Problems),
@@ -206,7 +206,7 @@ async fn publish_one(node: &Node, send: Send) -> (ConversationId, Result<Acknowl
 
 async fn finish(target: ConversationId, outcome: Result<Acknowledgement, Problem>) -> ItemResult {
     let outcome = match outcome {
-        Ok(acknowledgement) => settle(acknowledgement).await.map_err(Problem::from),
+        Ok(acknowledgement) => acknowledgement.settled().await.map_err(Problem::from),
         Err(problem) => Err(problem),
     };
     ItemResult::new(target, outcome)

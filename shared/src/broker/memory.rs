@@ -184,9 +184,9 @@ impl Broker for MemoryBroker {
         Ok(self.memory.slot(partition).lock().state.seed(&self.memory.run, epoch, now_ms()))
     }
 
-    async fn call_for_salvage(&self) -> Result<u64, BrokerError> {
+    async fn call_for_salvage(&self) -> Result<bool, BrokerError> {
         // What is lost with this memory is lost with everyone who could hand it in.
-        Ok(0)
+        Ok(false)
     }
 
     async fn hand_in(&self, _: Partition, _: &[Message]) -> Result<(), BrokerError> {

@@ -175,9 +175,10 @@ pub trait Broker: Send + Sync + 'static {
     /// False when the partition has this or a higher epoch already; then nothing is changed.
     async fn seed(&self, partition: Partition, epoch: Epoch) -> Result<bool, BrokerError>;
 
-    /// Calls on every node to hand in what it knows to be accepted and not stored ([`Inbound::Salvage`]). Returns how many
-    /// were told; none where there is nothing to salvage, since the broker's data ends with this process.
-    async fn call_for_salvage(&self) -> Result<u64, BrokerError>;
+    /// Calls on every node to hand in what it knows to be accepted and not stored ([`Inbound::Salvage`]). A node that is
+    /// not connected at the moment does so by itself as soon as it is. False where there is nothing to salvage, since the
+    /// broker's data ends with this process.
+    async fn call_for_salvage(&self) -> Result<bool, BrokerError>;
 
     /// Hands in messages of one partition that were accepted and may be lost. They keep their place.
     async fn hand_in(&self, partition: Partition, messages: &[Message]) -> Result<(), BrokerError>;

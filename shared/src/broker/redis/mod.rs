@@ -261,8 +261,9 @@ impl Broker for RedisBroker {
             .await
     }
 
-    async fn call_for_salvage(&self) -> Result<u64, BrokerError> {
-        self.call_on_nodes().await
+    async fn call_for_salvage(&self) -> Result<bool, BrokerError> {
+        self.call_on_nodes().await?;
+        Ok(true)
     }
 
     async fn hand_in(&self, partition: Partition, messages: &[Message]) -> Result<(), BrokerError> {

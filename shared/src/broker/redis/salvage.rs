@@ -1,7 +1,7 @@
 //! What nodes hand in after Redis may have lost it, and its way back.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use redis::{RedisResult, Script, aio::MultiplexedConnection};
+use redis::{Script, ScriptInvocation};
 
 use super::{HOT_TAIL_MS, RedisBroker, flag, keys::ALL_NODES, subscriber::SALVAGE_CALL};
 use crate::{
@@ -14,9 +14,13 @@ use crate::{
 const HANDED_IN_MS: u64 = 60_000;
 /// Most messages in one call.
 const MESSAGES_PER_CALL_MAX: usize = 256;
+/// What `restore.lua` says: the message was put back.
+const PUT_BACK: i64 = 1;
+/// What `restore.lua` says: the partition is open, and nothing is put back any more.
+const ALREADY_OPEN: i64 = -1;
 
 impl RedisBroker {
-    pub(super) async fn call_on_nodes(&self) -> Result<u64, BrokerError> {
+    pub(super) async fn call_on_nodes(&self) -> Result<(), BrokerError> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(ALL_NODES).arg(SALVAGE_CALL);
         self.commands.run(async |connection, _| command.query_async(connection).await).await
@@ -53,18 +57,22 @@ impl RedisBroker {
         messages.dedup_by(|a, b| a.conversation == b.conversation && a.seq == b.seq);
         let script = Script::new(include_str!("restore.lua"));
         let mut restored = 0;
-        for message in messages {
-            let outcome: i64 = self
+        for some in messages.chunks(MESSAGES_PER_CALL_MAX) {
+            let outcomes: Vec<i64> = self
                 .commands
                 .run(async |connection, run| {
-                    self.call_restore(&script, connection, run, epoch, &message).await
+                    let mut request = redis::pipe();
+                    request.load_script(&script).ignore();
+                    for message in some {
+                        request.invoke_script(&self.restoring(&script, run, epoch, message));
+                    }
+                    request.query_async(connection).await
                 })
                 .await?;
-            match outcome {
-                1 => restored += 1,
-                0 => {}
-                _ => return Err(BrokerError::Unavailable("the partition was opened meanwhile".to_owned())),
+            if outcomes.contains(&ALREADY_OPEN) {
+                return Err(BrokerError::Unavailable("the partition was opened meanwhile".to_owned()));
             }
+            restored += outcomes.iter().filter(|outcome| **outcome == PUT_BACK).count() as u64;
         }
         let mut forget = redis::cmd("DEL");
         forget.arg(&key);
@@ -72,14 +80,13 @@ impl RedisBroker {
         Ok(restored)
     }
 
-    async fn call_restore(
+    fn restoring<'a>(
         &self,
-        script: &Script,
-        connection: &mut MultiplexedConnection,
+        script: &'a Script,
         run: &str,
         epoch: Epoch,
         message: &Message,
-    ) -> RedisResult<i64> {
+    ) -> ScriptInvocation<'a> {
         let (keys, conversation) = (&self.keys, &message.conversation);
         let partition = keys.partition(conversation);
         let Message { id, sender, client_id, kind, body, .. } = message.clone();
@@ -102,7 +109,7 @@ impl RedisBroker {
             .arg(self.config.limits.hot_messages)
             .arg(DEDUPE_MS)
             .arg(HOT_TAIL_MS);
-        call.invoke_async(connection).await
+        call
     }
 }
 

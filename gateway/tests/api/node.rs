@@ -1,0 +1,315 @@
+//! Nodes in this process, on one store and one memory, and plain requests to them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gateway::{
+    action::{self, AckMode, Limits, MembershipCache, Node},
+    announcement::Announcement,
+    api_key::{ApiKey, ApiKeys, Scope},
+    connection::{Emulations, Lines},
+    feed::{Feed, FeedConfig},
+    frame::FrameLimits,
+    heartbeat::Heartbeat,
+    http::{Origins, Routes, public_router},
+    limits::{Limiter, Settings},
+    metrics::Metrics,
+    outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
+    pending::Pending,
+    roster::Roster,
+    socket::{self, AcceptLimits},
+};
+use loadtest::client::{Client, Push, Pushes};
+use serde_json::Value;
+use shared::{
+    auth::{TokenMint, TokenVerifier},
+    broker::{
+        Broker, Inbound,
+        memory::{Memory, MemoryBroker},
+    },
+    domain::{NodeId, UserId},
+    presence::{Presence, memory::MemoryPresence},
+    publisher::Publisher,
+    rate::memory::MemoryRateLimits,
+    store::{Store, sqlite::SqliteStore},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+const SECRET: &[u8] = b"only for tests: 0123456789abcdefghij";
+const TOKEN_SECONDS: u64 = 3_600;
+/// Far above what anything here takes; only a failure waits for it.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+/// The page that may use the API beside those of its own host.
+pub const FRIEND: &str = "https://app.example";
+
+/// What all nodes share.
+pub struct Site {
+    memory: Arc<Memory>,
+    store: Arc<dyn Store>,
+    presence: Arc<dyn Presence>,
+    keys: Arc<ApiKeys>,
+    secrets: Vec<(Scope, String)>,
+    _dir: TempDir,
+}
+
+/// One node.
+pub struct TestNode {
+    pub address: String,
+    /// Whether it hears what other nodes announce.
+    pub hears: Arc<AtomicBool>,
+    _stop: DropGuard,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("starling.db")).unwrap();
+        let made = Scope::ALL.map(|scope| (scope, ApiKey::generate(scope.as_str(), &[scope]).unwrap()));
+        let lines: Vec<String> = made.iter().map(|(_, (key, _))| key.to_string()).collect();
+        Self {
+            memory: Memory::new(4, shared::broker::sequence::Limits::default()),
+            store: Arc::new(store),
+            presence: Arc::new(MemoryPresence::default()),
+            keys: Arc::new(ApiKeys::parse(&lines).unwrap()),
+            secrets: made.into_iter().map(|(scope, (_, secret))| (scope, secret)).collect(),
+            _dir: dir,
+        }
+    }
+
+    /// A key that has this scope alone.
+    pub fn key(&self, scope: Scope) -> &str {
+        &self.secrets.iter().find(|(of, _)| *of == scope).unwrap().1
+    }
+
+    /// Starts a node, without a persister: what is published stays in memory.
+    pub async fn start(&self, name: &str) -> TestNode {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let metrics = Arc::new(Metrics::register());
+        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&self.memory)));
+        let config = FeedConfig {
+            shards: 2,
+            linger: Duration::from_secs(30),
+            position_check: Duration::from_secs(15),
+        };
+        let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
+        let id = NodeId::parse(name).unwrap();
+        let node = Arc::new(Node {
+            id: id.clone(),
+            installation: self.store.installation().await.unwrap(),
+            ack_mode: AckMode::Accepted,
+            limits: Limits {
+                subscriptions_per_connection: 100,
+                catchup_messages: 500,
+                catchup_bytes: 1 << 20,
+                body_bytes: 32 * 1024,
+            },
+            limiter: Arc::new(Limiter::new(Settings::default(), Arc::new(MemoryRateLimits::default()))),
+            tokens: TokenVerifier::hmac(SECRET),
+            broker: Arc::clone(&broker),
+            store: Arc::clone(&self.store),
+            presence: Arc::clone(&self.presence),
+            publisher: Publisher::new(Arc::clone(&broker), Arc::clone(&self.store)),
+            feed: Arc::clone(&feed),
+            pending: Arc::new(Pending::new(broker.partitions(), Arc::clone(&metrics))),
+            roster: Arc::new(Roster::new(Arc::clone(&self.presence), Arc::clone(&broker), tracker.clone())),
+            memberships: Arc::new(MembershipCache::default()),
+            metrics: Arc::clone(&metrics),
+        });
+        let emulations = Arc::new(Emulations::default());
+        let hears = Arc::new(AtomicBool::new(true));
+        broker.start(&id, feed.sink(inbound(&node, &emulations, &hears)));
+        let (watched, stopped) = (Arc::clone(&node), stop.clone());
+        tracker.spawn(async move { stopped.run_until_cancelled(action::watch_members(&watched)).await });
+        let outboxes =
+            OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
+        let heartbeat = Arc::new(Heartbeat::new(metrics));
+        let lines = Lines {
+            node: Arc::clone(&node),
+            heartbeat,
+            outboxes,
+            tracker: tracker.clone(),
+            closing: stop.clone(),
+        };
+        let routes = Routes {
+            lines,
+            emulations,
+            frames: FrameLimits::default(),
+            origins: Arc::new(Origins::new(&[FRIEND.to_owned()]).unwrap()),
+            keys: Arc::clone(&self.keys),
+            hsts_seconds: 60,
+            mint: None,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let served = socket::serve(
+            listener,
+            public_router(routes),
+            AcceptLimits::default(),
+            stop.clone(),
+            tracker.clone(),
+        );
+        tracker.spawn(served);
+        TestNode { address, hears, _stop: stop.drop_guard() }
+    }
+}
+
+fn inbound(
+    node: &Arc<Node>,
+    emulations: &Arc<Emulations>,
+    hears: &Arc<AtomicBool>,
+) -> impl Fn(Inbound) + Send + Sync + 'static {
+    let (node, emulations, hears) = (Arc::clone(node), Arc::clone(emulations), Arc::clone(hears));
+    move |inbound| {
+        let Inbound::Announcement(bytes) = inbound else { return };
+        match Announcement::decode(&bytes).unwrap() {
+            Announcement::MembersChanged(change) if hears.load(Ordering::SeqCst) => {
+                let node = Arc::clone(&node);
+                tokio::spawn(async move { action::members_changed(&node, &change).await });
+            }
+            Announcement::MembersChanged(_) => {}
+            Announcement::Emulation { session, data } => {
+                emulations.hand_over(&session, data.into());
+            }
+        }
+    }
+}
+
+/// A token of a user.
+pub fn token(user: &str) -> String {
+    TokenMint::hmac(SECRET).mint(&UserId::parse(user).unwrap(), TOKEN_SECONDS)
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Status and code of a problem.
+    pub fn problem(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(self.json()["status"], self.status, "{self:?}");
+        (self.status, self.json()["code"].as_str().unwrap().to_owned())
+    }
+}
+
+impl TestNode {
+    /// Sends a request; `bearer` may be empty.
+    pub async fn ask(&self, method: &str, path: &str, bearer: &str, body: Option<Value>) -> Answer {
+        self.ask_with(method, path, bearer, &[], body).await
+    }
+
+    /// Sends a request with more headers.
+    pub async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        bearer: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        self.raw(method, path, bearer, headers, &body).await
+    }
+
+    /// Sends a request whose body is any text.
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        bearer: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let more: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let more = more.concat();
+        let credentials =
+            if bearer.is_empty() { String::new() } else { format!("authorization: Bearer {bearer}\r\n") };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{credentials}{more}content-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let (status, headers) = head.split_once("\r\n").unwrap_or((head, ""));
+        let headers = headers.lines().filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_lowercase(), value.trim().to_owned()))
+        });
+        Answer {
+            status: status.split(' ').nth(1).unwrap().parse().unwrap(),
+            headers: headers.collect(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// A WebSocket client.
+    pub async fn connect(&self, user: &str) -> (Client, Pushes) {
+        Client::connect(&format!("http://{}", self.address), &token(user)).await.unwrap()
+    }
+
+    /// Makes a group of alice's, and returns its id.
+    pub async fn group(&self, members: &[&str]) -> String {
+        let body = serde_json::json!({ "kind": "group", "members": members });
+        let made = self.ask("POST", "/v1/conversations", &token("alice"), Some(body)).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        made.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Sends a message as a user or a server.
+    pub async fn send(&self, bearer: &str, conversation: &str, text: &str) -> Answer {
+        let body = serde_json::json!({ "body": { "text": text } });
+        self.ask("POST", &format!("/v1/conversations/{conversation}/messages"), bearer, Some(body)).await
+    }
+}
+
+/// The next push that is no join or leave.
+pub async fn next(pushes: &mut Pushes) -> Push {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, pushes.next()).await.expect("nothing came").unwrap() {
+            Push::Join(..) | Push::Leave(..) | Push::Stored(_) => {}
+            push => return push,
+        }
+    }
+}
+
+/// The text of the next publication, and where it was.
+pub async fn next_text(pushes: &mut Pushes) -> (String, String) {
+    match next(pushes).await {
+        Push::Publication(channel, publication) => {
+            let body: Value = serde_json::from_str(publication.data.get()).unwrap();
+            (channel, body["text"].as_str().unwrap().to_owned())
+        }
+        push => panic!("{push:?}"),
+    }
+}
