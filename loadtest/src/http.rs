@@ -75,6 +75,15 @@ pub async fn post<T: DeserializeOwned>(
     exchange(url, request.expect("a parsed address and a JWT make a request")).await
 }
 
+/// Removes a resource.
+///
+/// # Errors
+/// When the node does not answer with success.
+pub async fn delete(url: &str, token: &str) -> Result<(), HttpError> {
+    let request = builder(Method::DELETE, &address(url)?, Some(token)).body(Empty::<Bytes>::new());
+    exchange(url, request.expect("a parsed address and a JWT make a request")).await
+}
+
 /// Parses the address of a gateway or of one of its resources.
 pub(crate) fn address(url: &str) -> Result<Uri, HttpError> {
     match url.parse::<Uri>() {
@@ -122,7 +131,7 @@ where
     let limit = Duration::from_secs(REQUEST_SECONDS_MAX);
     let (status, body) = tokio::time::timeout(limit, answer).await.map_err(|_| HttpError::Timeout)??;
     if status.is_success() {
-        Ok(serde_json::from_slice(&body)?)
+        Ok(serde_json::from_slice(if body.is_empty() { b"null" } else { &body })?)
     } else {
         Err(HttpError::Status { status, body: String::from_utf8_lossy(&body).into_owned() })
     }

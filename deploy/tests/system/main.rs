@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ack_stored;
+mod api;
 mod catchup;
 mod clients;
 mod door;

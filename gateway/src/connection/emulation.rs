@@ -51,10 +51,14 @@ pub struct Emulations {
 }
 
 impl Emulations {
-    /// Hands commands to a session; false when there is none of that name, or it has too many waiting.
-    pub fn hand_over(&self, session: &str, frame: Bytes) -> bool {
-        let sender = self.sessions.lock().get(session).cloned();
-        sender.is_some_and(|sender| sender.try_send(frame).is_ok())
+    /// Hands commands to a session, if there is one of that name. One that has too many waiting ends, so that its client
+    /// comes back and resumes, instead of waiting for answers that never come.
+    pub fn hand_over(&self, session: &str, frame: Bytes) {
+        let mut sessions = self.sessions.lock();
+        if sessions.get(session).is_some_and(|sender| sender.try_send(frame).is_err()) {
+            // Without a sender the session sees the end of its commands once it has done those that wait.
+            sessions.remove(session);
+        }
     }
 }
 
