@@ -10,5 +10,6 @@ pub mod log;
 pub mod presence;
 pub mod publisher;
 pub mod record;
+pub mod revocations;
 pub mod store;
 pub mod telemetry;

@@ -14,3 +14,4 @@ mod limits;
 mod stall;
 mod standalone;
 mod support;
+mod tokens;

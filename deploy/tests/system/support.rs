@@ -170,7 +170,7 @@ impl Standalone {
     }
 
     async fn wait_ready(&mut self) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.health_port);
+        let url = format!("{}/readyz", self.health_url());
         let is_ready = async || http_get(&url).await.is_ok_and(|response| response.status == 200);
         let ready = self.process.wait_until("ready", PATIENCE, is_ready).await;
         ready.unwrap_or_else(|error| panic!("{error:#}"));
@@ -179,6 +179,11 @@ impl Standalone {
     /// The base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
+    }
+
+    /// The base URL of health and metrics.
+    pub fn health_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.health_port)
     }
 
     /// Host and port of the base URL.

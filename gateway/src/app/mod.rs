@@ -31,9 +31,13 @@ use crate::{
     metrics::Metrics,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
+    revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
     socket::{self, AcceptLimits},
 };
+
+/// How much longer than a token a revocation lives, in seconds: clocks differ, and an expired token has its grace.
+const REVOCATION_MARGIN_SECONDS: u64 = 600;
 
 /// Runs a gateway until it is told to stop.
 ///
@@ -81,7 +85,7 @@ impl App {
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::register());
         let keys = Keys::load(&config)?;
-        let ports = Ports::open(&config).await?;
+        let ports = Ports::open(&config, revocation_life(&config)).await?;
         let installation = ports.store.installation().await.context("the store does not answer")?;
         let feed_config = FeedConfig {
             shards: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
@@ -101,6 +105,7 @@ impl App {
             ack_mode: config.ack_mode,
             limits: limits(&config),
             tokens: keys.verifier(),
+            revocable: revocable(&config, &ports, &metrics).await?,
             broker: Arc::clone(&ports.broker),
             store: Arc::clone(&ports.store),
             presence: Arc::clone(&ports.presence),
@@ -167,6 +172,10 @@ impl App {
             (Arc::clone(&self.node.roster), Arc::clone(&self.heartbeat), self.numbers.clone());
         self.spawn(async move { roster.run().await });
         self.spawn(async move { heartbeat.run().await });
+        let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
+        self.spawn(async move { revocable.follow(&heartbeat).await });
+        let tokens = Arc::clone(&self.node.tokens);
+        self.spawn(async move { tokens.keep_fresh().await });
         self.spawn(async move { numbers.upkeep().await });
         self.spawn(salvage::check_stored(Arc::clone(&self.node)));
         let node = Arc::clone(&self.node);
@@ -228,7 +237,7 @@ impl App {
                 "            (development key: anyone who reaches this port gets a token; set STARLING_TOKEN_HMAC_SECRET)"
             );
         } else {
-            println!("  token     HS256, signed with your STARLING_TOKEN_HMAC_SECRET (claims: sub, exp)");
+            println!("  token     signed with one of the keys that are configured (claims: sub, exp)");
             tracing::warn!("a signing key is configured: /dev/token is off");
         }
         Ok(())
@@ -245,6 +254,19 @@ impl App {
         shutdown::wait(&self.background, "background tasks").await;
         tracing::info!("stopped");
     }
+}
+
+/// Knows already what is revoked.
+async fn revocable(config: &Config, ports: &Ports, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Revocable>> {
+    let (port, life) = (Arc::clone(&ports.revocations), revocation_life(config));
+    let revocable = Revocable::new(port, life, UNREAD_MAX, Arc::clone(metrics));
+    revocable.read_all().await.context("revocations cannot be read")?;
+    Ok(Arc::new(revocable))
+}
+
+/// How long a revocation is in force: as long as any token that it could be about.
+fn revocation_life(config: &Config) -> Duration {
+    Duration::from_secs(config.token_rules.lifetime_seconds_max.saturating_add(REVOCATION_MARGIN_SECONDS))
 }
 
 fn limits(config: &Config) -> Limits {

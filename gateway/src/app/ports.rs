@@ -16,6 +16,7 @@ use shared::{
     log::{Log, memory::MemoryLog},
     presence::{Presence, memory::MemoryPresence, redis::RedisPresence},
     publisher::Publisher,
+    revocations::{Revocations, memory::MemoryRevocations, redis::RedisRevocations},
     store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,6 +36,7 @@ pub struct Ports {
     pub broker: Arc<dyn Broker>,
     pub presence: Arc<dyn Presence>,
     pub store: Arc<dyn Store>,
+    pub revocations: Arc<dyn Revocations>,
     persister: Option<Inside>,
 }
 
@@ -47,11 +49,11 @@ struct Inside {
 }
 
 impl Ports {
-    /// Opens them.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    /// Opens them. A revocation is kept for `life`.
+    pub async fn open(config: &Config, life: Duration) -> anyhow::Result<Self> {
         match &config.mode {
-            Mode::Standalone => standalone(config).await,
-            Mode::Cluster { redis_url, database_url } => cluster(config, redis_url, database_url).await,
+            Mode::Standalone => standalone(config, life).await,
+            Mode::Cluster { redis_url, database_url } => cluster(config, redis_url, database_url, life).await,
         }
     }
 
@@ -100,7 +102,7 @@ impl Ports {
     }
 }
 
-async fn standalone(config: &Config) -> anyhow::Result<Ports> {
+async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the directory {}", config.data_dir.display()))?;
     let file = database_file(config);
@@ -108,10 +110,10 @@ async fn standalone(config: &Config) -> anyhow::Result<Ports> {
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
     let limits = Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() };
-    Ok(in_memory(store, partitions, limits))
+    Ok(in_memory(store, partitions, limits, life))
 }
 
-fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits) -> Ports {
+fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits, life: Duration) -> Ports {
     let memory = Memory::new(partitions, limits);
     let persister = Inside {
         memory: Arc::clone(&memory),
@@ -122,12 +124,18 @@ fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits) -> Ports {
     Ports {
         broker: Arc::new(MemoryBroker::new(memory)),
         presence: Arc::new(MemoryPresence::default()),
+        revocations: Arc::new(MemoryRevocations::new(life)),
         store,
         persister: Some(persister),
     }
 }
 
-async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow::Result<Ports> {
+async fn cluster(
+    config: &Config,
+    redis_url: &str,
+    database_url: &str,
+    life: Duration,
+) -> anyhow::Result<Ports> {
     let store = PostgresStore::connect(database_url).await.context("cannot use DATABASE_URL")?;
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
@@ -142,6 +150,7 @@ async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow
         ..RedisConfig::new(redis_url)
     };
     Ok(Ports {
+        revocations: Arc::new(RedisRevocations::new(&redis, life).context("cannot use REDIS_URL")?),
         presence: Arc::new(RedisPresence::new(&redis).context("cannot use REDIS_URL")?),
         broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
         store,
@@ -194,7 +203,7 @@ mod tests {
         assert_ne!(one, other);
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("db")).unwrap());
-        let start = || in_memory(Arc::clone(&store), 64, Limits::default());
+        let start = || in_memory(Arc::clone(&store), 64, Limits::default(), Duration::ZERO);
 
         // A run that crashes before anything is stored.
         let crashed = start();

@@ -2,11 +2,15 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
-use shared::domain::{ClientInfo, Disconnect};
+use parking_lot::Mutex;
+use shared::{
+    auth::Claims,
+    domain::{ClientInfo, Disconnect},
+};
 
 use crate::{
     dialect::Dialect,
@@ -24,14 +28,19 @@ pub struct Client {
     pub outbox: Arc<Outbox>,
     /// Whether a ping is out that was not answered yet.
     awaits_pong: AtomicBool,
-    /// The second since 1970 at which its token's time is over.
-    expires: AtomicU64,
+    /// What its present token says.
+    claims: Mutex<Arc<Claims>>,
 }
 
 impl Client {
-    /// A client whose token is valid until the second `expires`.
-    pub fn new(info: ClientInfo, dialect: &'static Dialect, outbox: Arc<Outbox>, expires: u64) -> Self {
-        Self { info, dialect, outbox, awaits_pong: AtomicBool::new(false), expires: AtomicU64::new(expires) }
+    /// A client whose token says `claims`.
+    pub fn new(
+        info: ClientInfo,
+        dialect: &'static Dialect,
+        outbox: Arc<Outbox>,
+        claims: Arc<Claims>,
+    ) -> Self {
+        Self { info, dialect, outbox, awaits_pong: AtomicBool::new(false), claims: Mutex::new(claims) }
     }
 
     /// Sends bytes that are framed already. Never waits.
@@ -59,12 +68,17 @@ impl Client {
 
     /// The second since 1970 at which its token's time is over.
     pub fn expires(&self) -> u64 {
-        self.expires.load(Ordering::Relaxed)
+        self.claims.lock().expires
     }
 
-    /// A new token was shown.
-    pub fn renew(&self, expires: u64) {
-        self.expires.store(expires, Ordering::Relaxed);
+    /// What its present token says.
+    pub fn claims(&self) -> Arc<Claims> {
+        Arc::clone(&self.claims.lock())
+    }
+
+    /// A new token was shown. Returns what the one before it said.
+    pub fn renew(&self, claims: Arc<Claims>) -> Arc<Claims> {
+        std::mem::replace(&mut self.claims.lock(), claims)
     }
 
     /// Ends the connection.
