@@ -30,8 +30,11 @@ use gateway::{
     protocol::centrifuge::WEBSOCKET,
 };
 use metrics::{Counter, Gauge};
-use shared::domain::{
-    Body, ClientInfo, ConnectionId, ConversationId, Event, Message, MessageId, MessageKind, Seq, UserId,
+use shared::{
+    auth::Claims,
+    domain::{
+        Body, ClientInfo, ConnectionId, ConversationId, Event, Message, MessageId, MessageKind, Seq, UserId,
+    },
 };
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -174,7 +177,8 @@ impl Fleet {
             let outbox = Outbox::socket(&outboxes, half, WEBSOCKET.farewell);
             let id = ConnectionId(Uuid::from_u128(n as u128));
             let info = ClientInfo { user: UserId::parse("reader")?, client: id, info: None };
-            let client = Arc::new(Client::new(info, &WEBSOCKET, outbox, u64::MAX));
+            let claims = Arc::new(Claims::of(info.user.clone(), u64::MAX));
+            let client = Arc::new(Client::new(info, &WEBSOCKET, outbox, claims));
             room.add(Member::held(client, Subscription::new(false, false), None));
             ensure!(matches!(room.open(id, Seq(0), None), Opening::Open(_)), "a new member is not let in");
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use serde::Deserialize;
 use shared::{
-    auth::HMAC_SECRET_BYTES_MIN,
+    auth::{HMAC_SECRET_BYTES_MIN, TOKEN_SECONDS_MAX, TokenRules},
     domain::{BODY_BYTES_MAX, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
 };
 
@@ -82,6 +82,28 @@ struct Settings {
     /// Secret that signs clients' tokens (HS256), at least 32 bytes. Turns /dev/token off.
     #[arg(long, env = "STARLING_TOKEN_HMAC_SECRET", value_name = "SECRET", hide_env_values = true)]
     token_hmac_secret: Option<String>,
+    /// More keys that sign clients' tokens, comma-separated: `ALGORITHM[:KID]=KEY`, where KEY is a public key in PEM, a secret
+    /// for HS…, or `@FILE` with one. Turns /dev/token off.
+    #[arg(
+        long,
+        env = "STARLING_TOKEN_KEYS",
+        value_delimiter = ',',
+        value_name = "KEYS",
+        hide_env_values = true
+    )]
+    token_keys: Option<Vec<String>>,
+    /// Issuers that publish their keys, comma-separated: `ISSUER URL`, the `iss` of their tokens and where the JWK set is.
+    #[arg(long, env = "STARLING_TOKEN_JWKS", value_delimiter = ',', value_name = "ISSUERS")]
+    token_jwks: Option<Vec<String>>,
+    /// What `iss` must be in tokens that are signed with the secret or one of the keys [default: not looked at].
+    #[arg(long, env = "STARLING_TOKEN_ISSUER", value_name = "ISSUER")]
+    token_issuer: Option<String>,
+    /// One of these must be in `aud` of every token, comma-separated [default: not looked at].
+    #[arg(long, env = "STARLING_TOKEN_AUDIENCE", value_delimiter = ',', value_name = "NAMES")]
+    token_audience: Option<Vec<String>>,
+    /// How far ahead a token may expire; revocations are kept as long [default: 2592000, thirty days].
+    #[arg(long, env = "STARLING_TOKEN_SECONDS_MAX", value_name = "SECONDS")]
+    token_seconds_max: Option<u64>,
     /// Allows a cluster without a signing key: anyone who can reach it gets a token from /dev/token.
     #[arg(long, env = "STARLING_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     dev: Option<bool>,
@@ -192,6 +214,14 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The real signing key, if there is one.
     pub token_hmac_secret: Option<String>,
+    /// More signing keys: `ALGORITHM[:KID]=KEY`.
+    pub token_keys: Vec<String>,
+    /// Issuers that publish their keys: `ISSUER URL`.
+    pub token_jwks: Vec<String>,
+    /// `iss` of tokens that are signed with the keys above.
+    pub token_issuer: Option<String>,
+    /// What is asked of every token.
+    pub token_rules: TokenRules,
     /// See [`AckMode`].
     pub ack_mode: AckMode,
     /// Replicas that must confirm.
@@ -270,6 +300,11 @@ impl Settings {
             node,
             data_dir,
             token_hmac_secret,
+            token_keys,
+            token_jwks,
+            token_issuer,
+            token_audience,
+            token_seconds_max,
             dev,
             ack_mode,
             ack_wait_replicas,
@@ -293,7 +328,32 @@ impl Settings {
         )
     }
 
+    fn check_keys(&self) -> anyhow::Result<()> {
+        match &self.token_hmac_secret {
+            Some(secret) if secret.len() < HMAC_SECRET_BYTES_MIN => {
+                bail!(
+                    "STARLING_TOKEN_HMAC_SECRET has {} bytes; HS256 needs at least {HMAC_SECRET_BYTES_MIN}",
+                    secret.len()
+                )
+            }
+            None if self.redis_url.is_some()
+                && self.database_url.is_some()
+                && self.token_keys.is_none()
+                && self.token_jwks.is_none()
+                && self.dev != Some(true) =>
+            {
+                bail!(
+                    "a cluster needs STARLING_TOKEN_HMAC_SECRET, STARLING_TOKEN_KEYS or STARLING_TOKEN_JWKS to check \
+                     tokens with (or STARLING_DEV=true, which gives everyone a token, for trying it out)"
+                )
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn check(self) -> anyhow::Result<Config> {
+        self.check_keys()?;
         let mode = match (self.redis_url, self.database_url) {
             (None, None) => Mode::Standalone,
             (Some(redis_url), Some(database_url)) => Mode::Cluster { redis_url, database_url },
@@ -305,19 +365,6 @@ impl Settings {
             }
         };
         let standalone = mode == Mode::Standalone;
-        match &self.token_hmac_secret {
-            Some(secret) if secret.len() < HMAC_SECRET_BYTES_MIN => {
-                bail!(
-                    "STARLING_TOKEN_HMAC_SECRET has {} bytes; HS256 needs at least {HMAC_SECRET_BYTES_MIN}",
-                    secret.len()
-                )
-            }
-            None if !standalone && self.dev != Some(true) => bail!(
-                "a cluster needs STARLING_TOKEN_HMAC_SECRET to check tokens with (or STARLING_DEV=true, which gives \
-                 everyone a token, for trying it out)"
-            ),
-            _ => {}
-        }
         let partitions = self.partitions.unwrap_or(PARTITIONS_DEFAULT);
         if partitions == 0 || partitions > PARTITIONS_MAX {
             bail!("partitions must be 1 to {PARTITIONS_MAX}");
@@ -335,6 +382,13 @@ impl Settings {
             node: NodeId::parse(&node).context("STARLING_NODE")?,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data")),
             token_hmac_secret: self.token_hmac_secret,
+            token_keys: self.token_keys.unwrap_or_default(),
+            token_jwks: self.token_jwks.unwrap_or_default(),
+            token_issuer: self.token_issuer,
+            token_rules: TokenRules {
+                audiences: self.token_audience.unwrap_or_default(),
+                lifetime_seconds_max: self.token_seconds_max.unwrap_or(TOKEN_SECONDS_MAX),
+            },
             ack_mode: self.ack_mode.unwrap_or(default_ack),
             ack_wait_replicas: self.ack_wait_replicas.unwrap_or(0),
             allowed_origins: self.allowed_origins.unwrap_or_default(),

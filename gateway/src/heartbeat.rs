@@ -4,6 +4,7 @@
 //! May use: hub's clients, clock. Deliberately absent: sockets, and what a ping looks like, which the dialect knows.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -31,6 +32,8 @@ pub const TOKEN_GRACE_SECONDS: u64 = 25;
 pub struct Heartbeat {
     slots: Vec<Mutex<Vec<Weak<Client>>>>,
     next: AtomicUsize,
+    /// Clients whose token and its grace end before they are pinged next, by the second after which they are closed.
+    ending: Mutex<BTreeMap<u64, Vec<Weak<Client>>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -38,7 +41,7 @@ impl Heartbeat {
     /// A wheel without clients.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let slots = (0..PING_SECONDS).map(|_| Mutex::default()).collect();
-        Self { slots, next: AtomicUsize::new(0), metrics }
+        Self { slots, next: AtomicUsize::new(0), ending: Mutex::default(), metrics }
     }
 
     /// Watches over a client until it is dropped.
@@ -46,6 +49,15 @@ impl Heartbeat {
         // Taking turns spreads the pings of a reconnect storm evenly.
         let slot = self.next.fetch_add(1, Ordering::Relaxed) % PING_SECONDS;
         self.slots[slot].lock().push(Arc::downgrade(client));
+        self.expect(client);
+    }
+
+    /// Notes the end of a client's token, if it comes before the next ping: there it would be seen anyway.
+    pub fn expect(&self, client: &Arc<Client>) {
+        let end = client.expires().saturating_add(TOKEN_GRACE_SECONDS);
+        if end <= now() + PING_SECONDS as u64 {
+            self.ending.lock().entry(end).or_default().push(Arc::downgrade(client));
+        }
     }
 
     /// Every client that is connected now.
@@ -64,16 +76,28 @@ impl Heartbeat {
             tick.tick().await;
             self.ping(second % PING_SECONDS);
             self.check((second + PING_SECONDS - PONG_SECONDS_MAX) % PING_SECONDS);
+            self.expire(now());
         }
     }
 
     fn ping(&self, slot: usize) {
-        let now = clock::now_ms() / 1_000;
         for client in self.living(slot) {
-            if now > client.expires().saturating_add(TOKEN_GRACE_SECONDS) {
+            self.expect(&client);
+            client.ping();
+        }
+    }
+
+    /// Closes those whose token and its grace are over in the second `now`. Who has shown a new one was noted again for it.
+    fn expire(&self, now: u64) {
+        let over = {
+            let mut ending = self.ending.lock();
+            let later = ending.split_off(&now);
+            std::mem::replace(&mut *ending, later)
+        };
+        for client in over.into_values().flatten().filter_map(|client| client.upgrade()) {
+            let end = client.expires().saturating_add(TOKEN_GRACE_SECONDS);
+            if end < now && !client.outbox.is_closed() {
                 self.end(&client, Disconnect::Expired);
-            } else {
-                client.ping();
             }
         }
     }
@@ -100,8 +124,15 @@ impl Heartbeat {
     }
 }
 
+/// The present second since 1970.
+fn now() -> u64 {
+    clock::now_ms() / 1_000
+}
+
 #[cfg(test)]
 mod tests {
+    use shared::auth::Claims;
+
     use super::*;
     use crate::tests::{client, heard};
 
@@ -135,18 +166,37 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_may_be_renewed_for_a_while_after_its_time() {
-        let heartbeat = heartbeat();
-        let now = clock::now_ms() / 1_000;
-        let (late, _to_late) = client(1, now);
-        let (expired, _to_expired) = client(2, now - TOKEN_GRACE_SECONDS - 1);
-        let (renewed, _to_renewed) = client(3, 0);
-        renewed.renew(FOREVER);
-        for client in [&late, &expired, &renewed] {
-            heartbeat.watch(client);
-        }
-        turn(&heartbeat, Heartbeat::ping);
+        let (heartbeat, start) = (heartbeat(), now());
+        let (expired, _to_expired) = client(1, start);
+        let (renewed, _to_renewed) = client(2, start);
+        heartbeat.watch(&expired);
+        heartbeat.watch(&renewed);
+        heartbeat.expire(start + TOKEN_GRACE_SECONDS);
+        assert!(!expired.outbox.is_closed(), "this is the last second of the grace");
+        let token = |expires| Arc::new(Claims::of(renewed.info.user.clone(), expires));
+        renewed.renew(token(start + 1));
+        heartbeat.expect(&renewed);
+        heartbeat.expire(start + TOKEN_GRACE_SECONDS + 1);
         assert_eq!(expired.outbox.closed().await, Disconnect::Expired);
-        assert!(!late.outbox.is_closed() && !renewed.outbox.is_closed());
+        assert!(!renewed.outbox.is_closed());
+        renewed.renew(token(FOREVER));
+        heartbeat.expire(start + TOKEN_GRACE_SECONDS + 2);
+        assert!(!renewed.outbox.is_closed());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_token_is_noted_at_the_ping_before_it() {
+        let heartbeat = heartbeat();
+        let far = now() + PING_SECONDS as u64;
+        let (patient, _to_patient) = client(1, far);
+        heartbeat.watch(&patient);
+        let end = far + TOKEN_GRACE_SECONDS + 1;
+        heartbeat.expire(end);
+        assert!(!patient.outbox.is_closed(), "it is noted too early");
+        patient.renew(Arc::new(Claims::of(patient.info.user.clone(), now() - TOKEN_GRACE_SECONDS)));
+        turn(&heartbeat, Heartbeat::ping);
+        heartbeat.expire(end);
+        assert_eq!(patient.outbox.closed().await, Disconnect::Expired);
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod pending;
 pub mod protocol;
+pub mod revocation;
 pub mod roster;
 pub mod session;
 pub mod socket;

@@ -80,6 +80,8 @@ metrics! {
     catchups_limited: counter = "starling_catchups_limited_total",
     /// Requests that were refused.
     refusals: counter = "starling_refusals_total",
+    /// Revocations of tokens that this node has read.
+    revocations: counter = "starling_revocations_total",
     /// Connections that the server ended.
     disconnects: counter = "starling_disconnects_total",
 }

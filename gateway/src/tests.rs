@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use metrics::{Counter, Gauge};
-use shared::domain::{ClientInfo, ConnectionId, ConversationId, UserId};
+use shared::{
+    auth::Claims,
+    domain::{ClientInfo, ConnectionId, ConversationId, UserId},
+};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -33,7 +36,8 @@ pub fn client(n: u128, expires: u64) -> (Arc<Client>, Drain) {
     let limits = OutboxLimits { bytes_max: 1 << 20, farewell_time_max: NEVER, write_time_max: NEVER };
     let context = OutboxContext::new(limits, metrics, TaskTracker::new());
     let (outbox, drain) = Outbox::body(&context, HTTP_STREAM.farewell);
-    (Arc::new(Client::new(who(n), &HTTP_STREAM, outbox, expires)), drain)
+    let claims = Arc::new(Claims::of(who(n).user, expires));
+    (Arc::new(Client::new(who(n), &HTTP_STREAM, outbox, claims)), drain)
 }
 
 /// What was said so far and not read yet.

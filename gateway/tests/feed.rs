@@ -24,6 +24,7 @@ use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use shared::{
+    auth::Claims,
     broker::{
         Broker, Inbound,
         memory::{Memory, MemoryBroker},
@@ -184,7 +185,8 @@ impl Node {
         self.clients += 1;
         let (outbox, drain) = Outbox::body(outboxes, HTTP_STREAM.farewell);
         let info = who(self.clients);
-        let client = Arc::new(Client::new(info, &HTTP_STREAM, outbox, u64::MAX));
+        let claims = Arc::new(Claims::of(info.user.clone(), u64::MAX));
+        let client = Arc::new(Client::new(info, &HTTP_STREAM, outbox, claims));
         Member { client, subscription, drain, got: Vec::new(), read: Vec::new(), up_to: Seq(0) }
     }
 

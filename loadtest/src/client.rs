@@ -156,6 +156,19 @@ impl Client {
         &self.connected
     }
 
+    /// Shows a new token of the same user. Returns the seconds until it expires.
+    ///
+    /// # Errors
+    /// When it is refused; the server may also end the connection.
+    pub async fn refresh(&self, token: &str) -> Result<u32, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct Refreshed {
+            ttl: u32,
+        }
+        let answer: Refreshed = self.call("refresh", &serde_json::json!({ "token": token })).await?;
+        Ok(answer.ttl)
+    }
+
     /// Joins a conversation; with a position, asks for everything after it.
     ///
     /// # Errors

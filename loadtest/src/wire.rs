@@ -18,12 +18,14 @@ pub(crate) struct Incoming {
     publish: Option<Box<RawValue>>,
     presence: Option<Box<RawValue>>,
     rpc: Option<Box<RawValue>>,
+    refresh: Option<Box<RawValue>>,
 }
 
 impl Incoming {
     /// The result of a successful reply, whichever request it answers.
     pub fn into_result(self) -> Option<Box<RawValue>> {
-        self.connect.or(self.subscribe).or(self.unsubscribe).or(self.publish).or(self.presence).or(self.rpc)
+        let Self { connect, subscribe, unsubscribe, publish, presence, rpc, refresh, .. } = self;
+        connect.or(subscribe).or(unsubscribe).or(publish).or(presence).or(rpc).or(refresh)
     }
 }
 

@@ -11,5 +11,6 @@ pub mod presence;
 pub mod publisher;
 pub mod rate;
 pub mod record;
+pub mod revocations;
 pub mod store;
 pub mod telemetry;

@@ -12,7 +12,7 @@ const FILE_LINES_MAX: usize = 500;
 /// The crates of the workspace, whose rooms are in the table.
 const CRATES: [&str; 5] = ["shared", "gateway", "persister", "loadtest", "deploy"];
 /// Packages that only the rooms which name them may touch: everything that waits, stores, or talks to the network.
-const WATCHED: [&str; 14] = [
+const WATCHED: [&str; 15] = [
     "tokio",
     "tokio_util",
     "axum",
@@ -25,6 +25,7 @@ const WATCHED: [&str; 14] = [
     "deadpool_postgres",
     "rusqlite",
     "jsonwebtoken",
+    "reqwest",
     "metrics",
     "clap",
 ];

@@ -18,3 +18,4 @@ mod stall;
 mod standalone;
 mod storm;
 mod support;
+mod tokens;

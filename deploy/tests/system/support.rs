@@ -180,7 +180,7 @@ impl Standalone {
     }
 
     async fn wait_ready(&mut self) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.health_port);
+        let url = format!("{}/readyz", self.health_url());
         let is_ready = async || http_get(&url).await.is_ok_and(|response| response.status == 200);
         let ready = self.process.wait_until("ready", PATIENCE, is_ready).await;
         ready.unwrap_or_else(|error| panic!("{error:#}"));
@@ -189,6 +189,11 @@ impl Standalone {
     /// The base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
+    }
+
+    /// The base URL of health and metrics.
+    pub fn health_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.health_port)
     }
 
     /// Host and port of the base URL.
@@ -200,11 +205,6 @@ impl Standalone {
     pub async fn refused(&self, limit: &str) -> f64 {
         let name = format!("starling_limit_refusals_total{{limit=\"{limit}\"}}");
         metric(&self.health_url(), &name).await
-    }
-
-    /// Where it says how it is.
-    pub fn health_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.health_port)
     }
 
     /// The running process.

@@ -1,6 +1,9 @@
 //! Who may be in a conversation. Every operation asks, every time.
 
-use shared::domain::{ConversationId, ConversationKind, Refusal, UserId};
+use shared::{
+    auth::Identity,
+    domain::{ConversationId, ConversationKind, Refusal},
+};
 
 use super::Node;
 
@@ -8,17 +11,21 @@ use super::Node;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A user, who may do what members may.
-    User(UserId),
+    User(Identity),
     /// The application's server, whose key was checked: it is asked for no membership.
     Server,
 }
 
-/// Whether `user` takes part in the conversation.
+/// Whether `who` takes part in the conversation: as a member, or because the token says so.
 ///
 /// # Errors
 /// [`Refusal::Forbidden`] for a stranger, whether the conversation exists or not; [`Refusal::Unavailable`] when the
 /// store has to be asked and does not answer.
-pub async fn authorize(node: &Node, user: &UserId, conversation: &ConversationId) -> Result<(), Refusal> {
+pub async fn authorize(node: &Node, who: &Identity, conversation: &ConversationId) -> Result<(), Refusal> {
+    if who.grants.allow(conversation) {
+        return Ok(());
+    }
+    let user = &who.user;
     let is_member = match conversation.kind() {
         ConversationKind::Personal(owner) => owner == user.as_str(),
         ConversationKind::Direct(pair) => [pair.smaller, pair.larger].contains(&user.as_str()),

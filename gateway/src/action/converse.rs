@@ -67,7 +67,7 @@ pub async fn create_conversation(
 fn plan(actor: &Actor, wanted: NewConversation) -> Result<Conversation, Refusal> {
     let NewConversation { kind, name, mut members } = wanted;
     let maker = match actor {
-        Actor::User(user) => Some(user),
+        Actor::User(who) => Some(&who.user),
         Actor::Server => None,
     };
     members.extend(maker.cloned());

@@ -1,7 +1,8 @@
 //! Reads a conversation back: the hot tail, and the store below it.
 
 use shared::{
-    domain::{ConversationId, Direction, HistoryPage, HistoryQuery, Message, Refusal, Seq, UserId},
+    auth::Identity,
+    domain::{ConversationId, Direction, HistoryPage, HistoryQuery, Message, Refusal, Seq},
     store::HistoryRange,
 };
 
@@ -16,9 +17,9 @@ const TAIL_MESSAGES_MAX: usize = 2_000;
 /// Reads a page of history.
 ///
 /// # Errors
-/// When `user` may not, the position is another installation's, or Redis or the store does not answer.
-pub async fn history(node: &Node, user: &UserId, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
-    authorize(node, user, &query.conversation).await?;
+/// When `who` may not, the position is another installation's, or Redis or the store does not answer.
+pub async fn history(node: &Node, who: &Identity, query: &HistoryQuery) -> Result<HistoryPage, Refusal> {
+    authorize(node, who, &query.conversation).await?;
     read_history(node, query).await
 }
 

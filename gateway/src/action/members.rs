@@ -36,8 +36,8 @@ pub async fn members(
         ConversationKind::Personal(owner) => vec![owner],
         ConversationKind::Direct(pair) => vec![pair.smaller, pair.larger],
     };
-    if let Actor::User(user) = actor {
-        authorize(node, user, id).await?;
+    if let Actor::User(who) = actor {
+        authorize(node, who, id).await?;
     }
     let parsed = named.into_iter().map(|name| Ok((UserId::parse(name)?, Role::Member)));
     parsed.collect::<Result<_, shared::domain::IdError>>().map_err(|_| Refusal::NotFound)
@@ -73,7 +73,7 @@ pub async fn remove_member(
     user: &UserId,
 ) -> Result<(), Refusal> {
     let group = find_group(node, actor, id).await?;
-    let leaves = matches!(actor, Actor::User(who) if who == user);
+    let leaves = matches!(actor, Actor::User(who) if who.user == *user);
     if !leaves && !may_manage(actor, &group) {
         return Err(Refusal::Forbidden);
     }
@@ -99,7 +99,9 @@ pub async fn conversations_of(
 fn may_manage(actor: &Actor, group: &Conversation) -> bool {
     match actor {
         Actor::Server => true,
-        Actor::User(who) => group.members.iter().any(|(user, role)| user == who && *role == Role::Owner),
+        Actor::User(who) => {
+            group.members.iter().any(|(user, role)| *user == who.user && *role == Role::Owner)
+        }
     }
 }
 
@@ -108,15 +110,17 @@ async fn find(node: &Node, actor: &Actor, id: &ConversationId) -> Result<Convers
     let found = node.store.conversation(id).await.map_err(|error| unavailable(&error))?;
     match (actor, found) {
         (Actor::Server, found) => found.ok_or(Refusal::NotFound),
-        (Actor::User(who), Some(found)) if found.members.iter().any(|(user, _)| user == who) => Ok(found),
+        (Actor::User(who), Some(found)) if found.members.iter().any(|(user, _)| *user == who.user) => {
+            Ok(found)
+        }
         (Actor::User(_), _) => Err(Refusal::Forbidden),
     }
 }
 
 async fn find_group(node: &Node, actor: &Actor, id: &ConversationId) -> Result<Conversation, Refusal> {
     if id.kind() != ConversationKind::Stored {
-        if let Actor::User(user) = actor {
-            authorize(node, user, id).await?;
+        if let Actor::User(who) = actor {
+            authorize(node, who, id).await?;
         }
         return Err(Refusal::Invalid);
     }

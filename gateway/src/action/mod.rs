@@ -3,12 +3,14 @@
 //! May use: domain, the ports, feed, pending, roster, hub. Deliberately absent: axum, frames, JSON, and sessions.
 //! Every verb asks [`authorize`] first.
 
+mod authenticate;
 mod authorize;
 mod converse;
 mod history;
 mod members;
 mod membership;
 mod presence;
+mod revoke;
 mod send;
 mod subscribe;
 
@@ -19,6 +21,7 @@ use shared::{
     store::Store,
 };
 
+pub use authenticate::{Denial, authenticate};
 pub use authorize::{Actor, authorize};
 pub use converse::{MEMBERS_MAX, NAME_BYTES_MAX, NewConversation, NewKind, create_conversation};
 pub use history::{HISTORY_MESSAGES_MAX, history, read_history};
@@ -28,10 +31,13 @@ pub use members::{
 };
 pub use membership::{MembersChanged, MembershipCache};
 pub use presence::{presence, presence_stats};
+pub use revoke::{Revoke, revoke};
 pub use send::{Acknowledgement, publish, send};
 pub use subscribe::{join, subscribe, unsubscribe};
 
-use crate::{feed::Feed, limits::Limiter, metrics::Metrics, pending::Pending, roster::Roster};
+use crate::{
+    feed::Feed, limits::Limiter, metrics::Metrics, pending::Pending, revocation::Revocable, roster::Roster,
+};
 
 /// Which commit a publish waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, clap::ValueEnum)]
@@ -70,7 +76,9 @@ pub struct Node {
     /// How much everybody together may ask for.
     pub limiter: Arc<Limiter>,
     /// Checks tokens.
-    pub tokens: TokenVerifier,
+    pub tokens: Arc<TokenVerifier>,
+    /// What is revoked.
+    pub revocable: Arc<Revocable>,
     /// The port to Redis.
     pub broker: Arc<dyn Broker>,
     /// The port to the store.

@@ -1,8 +1,9 @@
 //! Who is in a conversation now.
 
 use shared::{
+    auth::Identity,
     broker::BrokerError,
-    domain::{ClientInfo, ConversationId, Refusal, UserId},
+    domain::{ClientInfo, ConversationId, Refusal},
     presence::PresenceStats,
 };
 
@@ -14,26 +15,26 @@ const PRESENCE_CLIENTS_MAX: usize = 1_000;
 /// Lists the connections in a conversation.
 ///
 /// # Errors
-/// When `user` may not, or Redis does not answer.
+/// When `who` may not, or Redis does not answer.
 pub async fn presence(
     node: &Node,
-    user: &UserId,
+    who: &Identity,
     conversation: &ConversationId,
 ) -> Result<Vec<ClientInfo>, Refusal> {
-    authorize(node, user, conversation).await?;
+    authorize(node, who, conversation).await?;
     node.presence.list(conversation, PRESENCE_CLIENTS_MAX).await.map_err(unavailable)
 }
 
 /// Counts the connections in a conversation.
 ///
 /// # Errors
-/// When `user` may not, or Redis does not answer.
+/// When `who` may not, or Redis does not answer.
 pub async fn presence_stats(
     node: &Node,
-    user: &UserId,
+    who: &Identity,
     conversation: &ConversationId,
 ) -> Result<PresenceStats, Refusal> {
-    authorize(node, user, conversation).await?;
+    authorize(node, who, conversation).await?;
     node.presence.stats(conversation).await.map_err(unavailable)
 }
 

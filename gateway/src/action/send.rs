@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shared::{
+    auth::Identity,
     domain::{Message, MessageId, MessageKind, Partition, Refusal, Send, Sent, UserId},
     publisher::PublishError,
     record::Payload,
@@ -45,19 +46,19 @@ impl Acknowledgement {
     }
 }
 
-/// Sends a message as `user`. `client` is told by a notice of its own when the store has it.
+/// Sends a message as `who`. `client` is told by a notice of its own when the store has it.
 ///
 /// # Errors
 /// A definite refusal, or [`Refusal::Unavailable`] when it is unknown whether the message was accepted.
 pub async fn send(
     node: &Node,
-    user: &UserId,
+    who: &Identity,
     client: Option<&Arc<Client>>,
     send: Send,
 ) -> Result<Acknowledgement, Refusal> {
-    node.limiter.publish_by(user).await?;
-    authorize(node, user, &send.conversation).await?;
-    accept(node, user, client, send).await
+    node.limiter.publish_by(&who.user).await?;
+    authorize(node, who, &send.conversation).await?;
+    accept(node, &who.user, client, send).await
 }
 
 /// Sends a message as the application's server, whose key was checked. The conversation needs no row: who may read it

@@ -27,13 +27,14 @@ pub async fn subscribe(
     request: &Subscribe,
     seal: &(dyn Fn(Subscribed) -> Bytes + Sync),
 ) -> Result<Arc<Subscription>, Refusal> {
-    authorize(node, &client.info.user, &request.conversation).await?;
+    authorize(node, &client.claims().identity, &request.conversation).await?;
     let subscription = Subscription::new(request.join_leave, false);
     join(node, client, request, &subscription, seal).await?;
     node.roster.enter(&request.conversation, &client.info).await;
     let (user, conversation) = (&client.info.user, &request.conversation);
+    let who = &client.claims().identity;
     // Asked again now that it is here: a removal in between was told before the client could be found.
-    if authorize(node, user, conversation).await == Err(Refusal::Forbidden) {
+    if authorize(node, who, conversation).await == Err(Refusal::Forbidden) {
         members::expel(node, conversation, vec![user.clone()]).await;
     }
     if subscription.has_ended() {

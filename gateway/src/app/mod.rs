@@ -32,9 +32,13 @@ use crate::{
     metrics::Metrics,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
+    revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
     socket::{self, AcceptLimits},
 };
+
+/// How much longer than a token a revocation lives, in seconds: clocks differ, and an expired token has its grace.
+const REVOCATION_MARGIN_SECONDS: u64 = 600;
 
 /// Runs a gateway until it is told to stop.
 ///
@@ -83,7 +87,7 @@ impl App {
         let metrics = Arc::new(Metrics::register());
         limits::describe();
         let keys = Keys::load(&config)?;
-        let ports = Ports::open(&config).await?;
+        let ports = Ports::open(&config, revocation_life(&config)).await?;
         let installation = ports.store.installation().await.context("the store does not answer")?;
         let feed =
             Feed::start(&feed_config(&config), &ports.broker, &ports.store, &metrics, &background, &stopping);
@@ -100,6 +104,7 @@ impl App {
             limits: asks(&config),
             limiter: Arc::new(Limiter::new(config.limits.clone(), Arc::clone(&ports.rates))),
             tokens: keys.verifier(),
+            revocable: revocable(&config, &ports, &metrics).await?,
             broker: Arc::clone(&ports.broker),
             store: Arc::clone(&ports.store),
             presence: Arc::clone(&ports.presence),
@@ -174,6 +179,10 @@ impl App {
             (Arc::clone(&self.node.roster), Arc::clone(&self.heartbeat), self.numbers.clone());
         self.spawn(async move { roster.run().await });
         self.spawn(async move { heartbeat.run().await });
+        let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
+        self.spawn(async move { revocable.follow(&heartbeat).await });
+        let tokens = Arc::clone(&self.node.tokens);
+        self.spawn(async move { tokens.keep_fresh().await });
         self.spawn(async move { numbers.upkeep().await });
         self.spawn(salvage::check_stored(Arc::clone(&self.node)));
         let node = Arc::clone(&self.node);
@@ -235,7 +244,7 @@ impl App {
                 "            (development key: anyone who reaches this port gets a token; set STARLING_TOKEN_HMAC_SECRET)"
             );
         } else {
-            println!("  token     HS256, signed with your STARLING_TOKEN_HMAC_SECRET (claims: sub, exp)");
+            println!("  token     signed with one of the keys that are configured (claims: sub, exp)");
             tracing::warn!("a signing key is configured: /dev/token is off");
         }
         Ok(())
@@ -263,6 +272,19 @@ fn feed_config(config: &Config) -> FeedConfig {
         linger: Duration::from_secs(config.linger_seconds),
         position_check: Duration::from_secs(config.position_check_seconds),
     }
+}
+
+/// Knows already what is revoked.
+async fn revocable(config: &Config, ports: &Ports, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Revocable>> {
+    let (port, life) = (Arc::clone(&ports.revocations), revocation_life(config));
+    let revocable = Revocable::new(port, life, UNREAD_MAX, Arc::clone(metrics));
+    revocable.read_all().await.context("revocations cannot be read")?;
+    Ok(Arc::new(revocable))
+}
+
+/// How long a revocation is in force: as long as any token that it could be about.
+fn revocation_life(config: &Config) -> Duration {
+    Duration::from_secs(config.token_rules.lifetime_seconds_max.saturating_add(REVOCATION_MARGIN_SECONDS))
 }
 
 /// How much one client may ask for.

@@ -17,6 +17,7 @@ use shared::{
     presence::{Presence, memory::MemoryPresence, redis::RedisPresence},
     publisher::Publisher,
     rate::{RateLimits, memory::MemoryRateLimits, redis::RedisRateLimits},
+    revocations::{Revocations, memory::MemoryRevocations, redis::RedisRevocations},
     store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,6 +38,7 @@ pub struct Ports {
     pub presence: Arc<dyn Presence>,
     pub store: Arc<dyn Store>,
     pub rates: Arc<dyn RateLimits>,
+    pub revocations: Arc<dyn Revocations>,
     persister: Option<Inside>,
 }
 
@@ -49,11 +51,11 @@ struct Inside {
 }
 
 impl Ports {
-    /// Opens them.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    /// Opens them. A revocation is kept for `life`.
+    pub async fn open(config: &Config, life: Duration) -> anyhow::Result<Self> {
         match &config.mode {
-            Mode::Standalone => standalone(config).await,
-            Mode::Cluster { redis_url, database_url } => cluster(config, redis_url, database_url).await,
+            Mode::Standalone => standalone(config, life).await,
+            Mode::Cluster { redis_url, database_url } => cluster(config, redis_url, database_url, life).await,
         }
     }
 
@@ -102,7 +104,7 @@ impl Ports {
     }
 }
 
-async fn standalone(config: &Config) -> anyhow::Result<Ports> {
+async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the directory {}", config.data_dir.display()))?;
     let file = database_file(config);
@@ -110,10 +112,10 @@ async fn standalone(config: &Config) -> anyhow::Result<Ports> {
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
     let limits = Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() };
-    Ok(in_memory(store, partitions, limits))
+    Ok(in_memory(store, partitions, limits, life))
 }
 
-fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits) -> Ports {
+fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits, life: Duration) -> Ports {
     let memory = Memory::new(partitions, limits);
     let persister = Inside {
         memory: Arc::clone(&memory),
@@ -124,13 +126,19 @@ fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits) -> Ports {
     Ports {
         broker: Arc::new(MemoryBroker::new(memory)),
         presence: Arc::new(MemoryPresence::default()),
+        revocations: Arc::new(MemoryRevocations::new(life)),
         store,
         rates: Arc::new(MemoryRateLimits::default()),
         persister: Some(persister),
     }
 }
 
-async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow::Result<Ports> {
+async fn cluster(
+    config: &Config,
+    redis_url: &str,
+    database_url: &str,
+    life: Duration,
+) -> anyhow::Result<Ports> {
     let store = PostgresStore::connect(database_url).await.context("cannot use DATABASE_URL")?;
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
@@ -145,6 +153,7 @@ async fn cluster(config: &Config, redis_url: &str, database_url: &str) -> anyhow
         ..RedisConfig::new(redis_url)
     };
     Ok(Ports {
+        revocations: Arc::new(RedisRevocations::new(&redis, life).context("cannot use REDIS_URL")?),
         presence: Arc::new(RedisPresence::new(&redis).context("cannot use REDIS_URL")?),
         rates: Arc::new(RedisRateLimits::new(&redis).context("cannot use REDIS_URL")?),
         broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
@@ -198,7 +207,7 @@ mod tests {
         assert_ne!(one, other);
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("db")).unwrap());
-        let start = || in_memory(Arc::clone(&store), 64, Limits::default());
+        let start = || in_memory(Arc::clone(&store), 64, Limits::default(), Duration::ZERO);
 
         // A run that crashes before anything is stored.
         let crashed = start();

@@ -253,7 +253,7 @@ impl Shard {
                 let _ = found.send(inhabited.map(|(conversation, _)| conversation.clone()).collect());
             }
             Command::Users { conversation, found } => {
-                let users = self.topics.get(&conversation).map(|topic| topic.room.users());
+                let users = self.topics.get(&conversation).map(|topic| topic.room.users(&conversation));
                 let _ = found.send(users.unwrap_or_default().into_iter().collect());
             }
             Command::Expel { conversation, users, expelled } => {

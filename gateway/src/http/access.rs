@@ -5,19 +5,19 @@ use axum::{
     http::{header, request::Parts},
 };
 use shared::{
-    auth::TokenError,
+    auth::Identity,
     domain::{Refusal, UserId},
 };
 
 use super::{Routes, problem::Problem};
 use crate::{
-    action::Actor,
+    action::{self, Actor},
     api_key::{ApiKey, KEY_PREFIX, Scope},
 };
 
 /// Who asks, by the `Authorization` header: a user with a token, or an application server with a key.
 pub enum Caller {
-    User(UserId),
+    User(Identity),
     Server(ApiKey),
 }
 
@@ -25,7 +25,7 @@ impl Caller {
     /// On whose behalf something is done that users may do, and servers whose key has the scope.
     pub fn actor(self, scope: Scope) -> Result<Actor, Problem> {
         match self {
-            Self::User(user) => Ok(Actor::User(user)),
+            Self::User(who) => Ok(Actor::User(who)),
             Self::Server(_) => self.server(scope).map(|()| Actor::Server),
         }
     }
@@ -46,7 +46,7 @@ impl Caller {
     /// For what only users may do.
     pub fn user(self) -> Result<UserId, Problem> {
         match self {
-            Self::User(user) => Ok(user),
+            Self::User(who) => Ok(who.user),
             Self::Server(_) => Err(Problem::forbidden("this is for users, who have a token")),
         }
     }
@@ -67,10 +67,7 @@ impl FromRequestParts<Routes> for Caller {
             tracing::debug!(key = key.name(), method = %parts.method, path = parts.uri.path(), "server API");
             return Ok(Self::Server(key.clone()));
         }
-        match routes.lines.node.tokens.verify(token) {
-            Ok(claims) => Ok(Self::User(claims.user)),
-            Err(TokenError::Expired) => Err(Refusal::TokenExpired.into()),
-            Err(TokenError::Invalid) => Err(Refusal::Unauthorized.into()),
-        }
+        let claims = action::authenticate(&routes.lines.node, token).await.map_err(Refusal::from)?;
+        Ok(Self::User(claims.identity.clone()))
     }
 }

@@ -83,7 +83,7 @@ pub async fn read(
     let since = since.map(|seq| Position { epoch: String::new(), seq: Seq(seq) });
     let asked = HistoryQuery { conversation, since, limit, direction };
     let HistoryPage { messages, epoch, top } = match &actor {
-        Actor::User(user) => action::history(&routes.lines.node, user, &asked).await?,
+        Actor::User(who) => action::history(&routes.lines.node, who, &asked).await?,
         Actor::Server => action::read_history(&routes.lines.node, &asked).await?,
     };
     let oldest = messages.iter().min_by_key(|message| message.seq);
@@ -161,7 +161,7 @@ pub async fn send(
 /// Hands a message in.
 pub async fn accept(node: &Node, actor: &Actor, send: Send) -> Result<Acknowledgement, Refusal> {
     match actor {
-        Actor::User(user) => action::send(node, user, None, send).await,
+        Actor::User(who) => action::send(node, who, None, send).await,
         Actor::Server => action::publish(node, send).await,
     }
 }

@@ -2,11 +2,15 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use bytes::Bytes;
-use shared::domain::{ClientInfo, Disconnect};
+use parking_lot::Mutex;
+use shared::{
+    auth::Claims,
+    domain::{ClientInfo, Disconnect},
+};
 
 use crate::{
     dialect::Dialect,
@@ -27,21 +31,26 @@ pub struct Client {
     pub outbox: Arc<Outbox>,
     /// Whether a ping is out that was not answered yet.
     awaits_pong: AtomicBool,
-    /// The second since 1970 at which its token's time is over.
-    expires: AtomicU64,
+    /// What its present token says.
+    claims: Mutex<Arc<Claims>>,
     /// How much of what it asked for is not answered yet.
     turns: AtomicU32,
 }
 
 impl Client {
-    /// A client whose token is valid until the second `expires`.
-    pub fn new(info: ClientInfo, dialect: &'static Dialect, outbox: Arc<Outbox>, expires: u64) -> Self {
+    /// A client whose token says `claims`.
+    pub fn new(
+        info: ClientInfo,
+        dialect: &'static Dialect,
+        outbox: Arc<Outbox>,
+        claims: Arc<Claims>,
+    ) -> Self {
         Self {
             info,
             dialect,
             outbox,
             awaits_pong: AtomicBool::new(false),
-            expires: AtomicU64::new(expires),
+            claims: Mutex::new(claims),
             turns: AtomicU32::new(0),
         }
     }
@@ -71,12 +80,17 @@ impl Client {
 
     /// The second since 1970 at which its token's time is over.
     pub fn expires(&self) -> u64 {
-        self.expires.load(Ordering::Relaxed)
+        self.claims.lock().expires
     }
 
-    /// A new token was shown.
-    pub fn renew(&self, expires: u64) {
-        self.expires.store(expires, Ordering::Relaxed);
+    /// What its present token says.
+    pub fn claims(&self) -> Arc<Claims> {
+        Arc::clone(&self.claims.lock())
+    }
+
+    /// A new token was shown. Returns what the one before it said.
+    pub fn renew(&self, claims: Arc<Claims>) -> Arc<Claims> {
+        std::mem::replace(&mut self.claims.lock(), claims)
     }
 
     /// Begins something that will be answered. `None` when the client is being sent away: it does its own again elsewhere.

@@ -31,6 +31,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// Whether its token lets it in, member or not.
+    fn is_granted(&self, conversation: &ConversationId) -> bool {
+        self.client.claims().identity.grants.allow(conversation)
+    }
+
     /// A member that has joined and gets nothing yet, since it still reads what it missed. It has not begun to read, and
     /// the others have been given everything up to `last`.
     pub fn held(client: Arc<Client>, subscription: Arc<Subscription>, last: Option<Seq>) -> Self {
@@ -168,14 +173,16 @@ impl Room {
         }
     }
 
-    /// The users who are here.
-    pub fn users(&self) -> BTreeSet<UserId> {
-        self.members.iter().map(|member| member.client.info.user.clone()).collect()
+    /// The users who are here as members; those whom a token lets in are not asked for a membership.
+    pub fn users(&self, conversation: &ConversationId) -> BTreeSet<UserId> {
+        let members = self.members.iter().filter(|member| !member.is_granted(conversation));
+        members.map(|member| member.client.info.user.clone()).collect()
     }
 
     /// Ends the subscriptions of users who may be here no longer, for good. Returns whose they were.
     pub fn expel(&mut self, conversation: &ConversationId, users: &[UserId]) -> Vec<ClientInfo> {
-        let is_meant = |member: &&Member| users.contains(&member.client.info.user);
+        let is_meant =
+            |member: &&Member| users.contains(&member.client.info.user) && !member.is_granted(conversation);
         let expelled: Vec<ClientInfo> =
             self.members.iter().filter(is_meant).map(|member| member.client.info.clone()).collect();
         for info in &expelled {

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use shared::{
-    auth::{Claims, TokenError},
+    auth::{Claims, Identity},
     clock,
     domain::{
         ClientInfo, Command, Connect, Connected, ConnectionId, ConversationId, Disconnect, MessageKind,
@@ -18,12 +18,12 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
-    action::{self, Acknowledgement, Node},
+    action::{self, Acknowledgement, Denial, Node},
     dialect::Dialect,
     heartbeat::Heartbeat,
     hub::{Client, Subscription, Turn},
     limits::{self, Limit, Seat},
-    outbox::Outbox,
+    outbox::{Class, Outbox},
 };
 
 /// Turns an answer to the command at hand into bytes for the socket.
@@ -89,11 +89,11 @@ impl Session {
                 _ => Outcome::Close(Disconnect::BadRequest),
             };
         };
-        let user = &client.info.user;
+        let who = &client.claims().identity;
         let done = match command {
             Command::Pong if client.pong() => return Outcome::Done,
             Command::Pong | Command::Connect(_) => return Outcome::Close(Disconnect::BadRequest),
-            Command::Refresh { token } => return self.refresh(&client, &token),
+            Command::Refresh { token } => return self.refresh(&client, &token).await,
             Command::Subscribe(request) => return self.subscribe(&client, &request, seal).await,
             Command::Unsubscribe(conversation) => {
                 self.unsubscribe(&client, &conversation);
@@ -105,12 +105,12 @@ impl Session {
                 return self.send(&client, send, |_| Reply::Published).await;
             }
             Command::Send(send) => return self.send(&client, send, Reply::Sent).await,
-            Command::History(query) => action::history(&self.node, user, &query).await.map(Reply::History),
+            Command::History(query) => action::history(&self.node, who, &query).await.map(Reply::History),
             Command::Presence(conversation) => {
-                action::presence(&self.node, user, &conversation).await.map(Reply::Presence)
+                action::presence(&self.node, who, &conversation).await.map(Reply::Presence)
             }
             Command::PresenceStats(conversation) => {
-                let stats = action::presence_stats(&self.node, user, &conversation).await;
+                let stats = action::presence_stats(&self.node, who, &conversation).await;
                 stats.map(|stats| Reply::PresenceStats { clients: stats.clients, users: stats.users })
             }
             Command::Unsupported(refusal) => Err(refusal),
@@ -129,20 +129,20 @@ impl Session {
         if connect.token.0.is_empty() {
             return self.answer(Err(Refusal::Unauthorized));
         }
-        let Claims { user, expires, info } = match self.node.tokens.verify(&connect.token.0) {
+        let claims = match action::authenticate(&self.node, &connect.token.0).await {
             Ok(claims) => claims,
-            Err(TokenError::Expired) => return self.answer(Err(Refusal::TokenExpired)),
-            Err(TokenError::Invalid) => return Outcome::Close(Disconnect::InvalidToken),
+            Err(denial) => return self.deny(denial),
         };
-        let seat = match self.node.limiter.seat(&user) {
+        let seat = match self.node.limiter.seat(&claims.identity.user) {
             Ok(seat) => seat,
             Err(refusal) => return self.answer(Err(refusal)),
         };
         let node = Arc::clone(&self.node);
         let _turn = node.limiter.turn_to_connect().await;
         let id = ConnectionId(Uuid::new_v4());
-        let info = ClientInfo { user, client: id, info };
-        let client = Arc::new(Client::new(info, self.dialect, Arc::clone(&self.outbox), expires));
+        let info = ClientInfo { user: claims.identity.user.clone(), client: id, info: claims.info.clone() };
+        let ttl = Some(seconds_until(claims.expires));
+        let client = Arc::new(Client::new(info, self.dialect, Arc::clone(&self.outbox), claims));
         let personal = ConversationId::personal(&client.info.user);
         let recover = connect.resume.into_iter().find(|(conversation, _)| *conversation == personal);
         let request = Subscribe {
@@ -151,7 +151,6 @@ impl Session {
             join_leave: false,
             refuse_unrecoverable: false,
         };
-        let ttl = Some(seconds_until(expires));
         let welcome = |subscribed: Subscribed| {
             let subscriptions = vec![(personal.clone(), subscribed)];
             seal(&Reply::Connected(Connected { client: id, ttl, subscriptions }))
@@ -162,6 +161,7 @@ impl Session {
         }
         self.subscriptions.insert(personal, subscription);
         self.heartbeat.watch(&client);
+        self.close_if_revoked(&client, &client.claims());
         self.node.metrics.connections.increment(1.0);
         self.node.metrics.connections_opened.increment(1);
         self.client = Some(client);
@@ -169,16 +169,55 @@ impl Session {
         Outcome::Done
     }
 
-    fn refresh(&self, client: &Client, token: &Token) -> Outcome {
-        match self.node.tokens.verify(&token.0) {
-            Ok(claims) if claims.user == client.info.user => {
-                client.renew(claims.expires);
-                let ttl = Some(seconds_until(claims.expires));
-                Outcome::Reply(Reply::Refreshed { client: client.info.client, ttl })
-            }
+    /// What a client is told whose first token does not let it in.
+    fn deny(&self, denial: Denial) -> Outcome {
+        match denial {
+            Denial::Invalid => Outcome::Close(Disconnect::InvalidToken),
+            Denial::Revoked => Outcome::Close(Disconnect::Revoked),
+            Denial::Expired | Denial::Unavailable => self.answer(Err(denial.into())),
+        }
+    }
+
+    /// Whoever reads revocations closes the clients that are watched, so after a client is watched, or has a new token, it
+    /// has to be looked whether the revocation came before.
+    fn close_if_revoked(&self, client: &Client, claims: &Claims) {
+        if self.node.revocable.is_revoked(claims) {
+            client.close(Disconnect::Revoked);
+        }
+    }
+
+    async fn refresh(&mut self, client: &Arc<Client>, token: &Token) -> Outcome {
+        let claims = match action::authenticate(&self.node, &token.0).await {
+            Ok(claims) if claims.identity.user == client.info.user => claims,
             // A client never gets to be somebody else.
-            Ok(_) | Err(TokenError::Invalid) => Outcome::Close(Disconnect::InvalidToken),
-            Err(TokenError::Expired) => Outcome::Close(Disconnect::Expired),
+            Ok(_) => return Outcome::Close(Disconnect::InvalidToken),
+            Err(Denial::Expired) => return Outcome::Close(Disconnect::Expired),
+            Err(denial) => return self.deny(denial),
+        };
+        let before = client.renew(Arc::clone(&claims));
+        self.heartbeat.expect(client);
+        self.close_if_revoked(client, &claims);
+        if before.identity.grants != claims.identity.grants {
+            self.review(client, &claims.identity).await;
+        }
+        let ttl = Some(seconds_until(claims.expires));
+        Outcome::Reply(Reply::Refreshed { client: client.info.client, ttl })
+    }
+
+    /// Takes the client out of what its new token no longer lets it be in. It is told to ask again, and then why not.
+    async fn review(&mut self, client: &Arc<Client>, who: &Identity) {
+        let of_client = |(_, subscription): &(&ConversationId, &Arc<Subscription>)| !subscription.server_side;
+        let joined: Vec<ConversationId> = self
+            .subscriptions
+            .iter()
+            .filter(of_client)
+            .map(|(conversation, _)| conversation.clone())
+            .collect();
+        for conversation in joined {
+            if action::authorize(&self.node, who, &conversation).await.is_err() {
+                self.unsubscribe(client, &conversation);
+                client.send((client.dialect.resubscribe)(&conversation), Class::Durable);
+            }
         }
     }
 
@@ -213,7 +252,7 @@ impl Session {
     }
 
     async fn send(&self, client: &Arc<Client>, send: Send, reply: fn(Sent) -> Reply) -> Outcome {
-        match action::send(&self.node, &client.info.user, Some(client), send).await {
+        match action::send(&self.node, &client.claims().identity, Some(client), send).await {
             Ok(Acknowledgement::Now(sent)) => Outcome::Reply(reply(sent)),
             Ok(Acknowledgement::Once(sent, stored)) => Outcome::Later(Box::pin(async move {
                 match stored.await {

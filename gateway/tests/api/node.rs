@@ -21,13 +21,14 @@ use gateway::{
     metrics::Metrics,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
+    revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
     socket::{self, AcceptLimits},
 };
 use loadtest::client::{Client, Push, Pushes};
 use serde_json::Value;
 use shared::{
-    auth::{TokenMint, TokenVerifier},
+    auth::{Key, TokenMint, TokenRules, TokenVerifier},
     broker::{
         Broker, Inbound,
         memory::{Memory, MemoryBroker},
@@ -36,6 +37,7 @@ use shared::{
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
+    revocations::memory::MemoryRevocations,
     store::{Store, sqlite::SqliteStore},
 };
 use tempfile::TempDir;
@@ -48,7 +50,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-const SECRET: &[u8] = b"only for tests: 0123456789abcdefghij";
+const SECRET: &str = "only for tests: 0123456789abcdefghij";
 const TOKEN_SECONDS: u64 = 3_600;
 /// Far above what anything here takes; only a failure waits for it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -106,6 +108,12 @@ impl Site {
         };
         let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
         let id = NodeId::parse(name).unwrap();
+        let key = Key::new("HS256", None, SECRET).unwrap();
+        let tokens = TokenVerifier::new(TokenRules::default()).with_keys(None, vec![key]);
+        let revocations = Arc::new(MemoryRevocations::new(Duration::from_hours(1)));
+        let revocable =
+            Arc::new(Revocable::new(revocations, Duration::from_hours(1), UNREAD_MAX, Arc::clone(&metrics)));
+        revocable.read_all().await.unwrap();
         let node = Arc::new(Node {
             id: id.clone(),
             installation: self.store.installation().await.unwrap(),
@@ -117,7 +125,8 @@ impl Site {
                 body_bytes: 32 * 1024,
             },
             limiter: Arc::new(Limiter::new(Settings::default(), Arc::new(MemoryRateLimits::default()))),
-            tokens: TokenVerifier::hmac(SECRET),
+            tokens: Arc::new(tokens),
+            revocable,
             broker: Arc::clone(&broker),
             store: Arc::clone(&self.store),
             presence: Arc::clone(&self.presence),
@@ -136,6 +145,8 @@ impl Site {
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
         let heartbeat = Arc::new(Heartbeat::new(metrics));
+        let (watched, watching, stopped) = (Arc::clone(&node), Arc::clone(&heartbeat), stop.clone());
+        tracker.spawn(async move { stopped.run_until_cancelled(watched.revocable.follow(&watching)).await });
         let lines = Lines {
             node: Arc::clone(&node),
             heartbeat,
@@ -189,7 +200,7 @@ fn inbound(
 
 /// A token of a user.
 pub fn token(user: &str) -> String {
-    TokenMint::hmac(SECRET).mint(&UserId::parse(user).unwrap(), TOKEN_SECONDS)
+    TokenMint::hmac(SECRET.as_bytes()).mint(&UserId::parse(user).unwrap(), TOKEN_SECONDS)
 }
 
 /// An answer.

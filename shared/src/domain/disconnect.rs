@@ -23,6 +23,8 @@ pub enum Disconnect {
     InvalidToken,
     /// The client broke the protocol.
     BadRequest,
+    /// The token was revoked.
+    Revoked,
     /// The client did not authenticate in time.
     Stale,
     /// A message is larger than the limit.
@@ -35,7 +37,7 @@ pub enum Disconnect {
 
 impl Disconnect {
     /// All reasons, for tables.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::ConnectionClosed,
         Self::Shutdown,
         Self::ServerError,
@@ -46,6 +48,7 @@ impl Disconnect {
         Self::InvalidToken,
         Self::BadRequest,
         Self::Stale,
+        Self::Revoked,
         Self::TooLarge,
         Self::InappropriateProtocol,
         Self::NotAvailable,
@@ -64,6 +67,7 @@ impl Disconnect {
             Self::InvalidToken => 3500,
             Self::BadRequest => 3501,
             Self::Stale => 3502,
+            Self::Revoked => 3503,
             Self::TooLarge => 1009,
             Self::InappropriateProtocol => 3506,
             Self::NotAvailable => 3508,
@@ -83,6 +87,7 @@ impl Disconnect {
             Self::InvalidToken => "invalid token",
             Self::BadRequest => "bad request",
             Self::Stale => "stale",
+            Self::Revoked => "token revoked",
             Self::TooLarge => "message size limit",
             Self::InappropriateProtocol => "inappropriate protocol",
             Self::NotAvailable => "not available",
