@@ -61,7 +61,7 @@ async fn send(client: &Client, conversation: &str, client_id: &str) -> u64 {
     loop {
         match client.send(conversation, client_id, BODY, retry).await {
             Ok(sent) => return sent.seq,
-            Err(ClientError::Timeout) => retry = true,
+            Err(error) if error != ClientError::Closed && !error.is_definite() => retry = true,
             Err(error) => panic!("{conversation}: {error}"),
         }
     }
