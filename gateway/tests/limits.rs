@@ -26,6 +26,7 @@ fn in_force(limit: Limit) -> u64 {
         Limit::HandshakesPerSecond => return settings.handshakes_per_second.into(),
         Limit::HandshakesPending => settings.handshakes_pending_max,
         Limit::HandshakesPendingPerAddress => settings.handshakes_pending_per_address_max,
+        Limit::ConnectsPending => settings.connects_pending_max,
         Limit::AuthenticateSeconds => return connection::AUTHENTICATE_SECONDS_MAX,
         Limit::ConnectionsPerUser => settings.connections_per_user_max,
         Limit::IdleSeconds => heartbeat::PING_SECONDS + heartbeat::PONG_SECONDS_MAX,

@@ -9,7 +9,14 @@ mod publishing;
 mod settings;
 mod table;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use shared::{
@@ -71,6 +78,7 @@ pub struct Limiter {
     pending_addresses: Counter<Address>,
     users: Counter<UserId>,
     connects: Semaphore,
+    connects_pending: AtomicUsize,
     resumes: Semaphore,
     resumes_pending: Counter<()>,
     publishing: Publishing,
@@ -88,6 +96,7 @@ impl Limiter {
             pending_addresses: Counter::new(settings.handshakes_pending_per_address_max),
             users: Counter::new(settings.connections_per_user_max),
             connects: Semaphore::new(settings.connects_concurrent_max),
+            connects_pending: AtomicUsize::new(0),
             resumes: Semaphore::new(settings.resumes_concurrent_max),
             resumes_pending: Counter::new(settings.resumes_pending_max),
             publishing: Publishing::new(rates),
@@ -120,6 +129,10 @@ impl Limiter {
         let pending_address = self.pending_addresses.take(&address);
         let pending_address = pending_address.ok_or_else(|| turned(Limit::HandshakesPendingPerAddress))?;
         let node = self.node.take(&()).ok_or_else(|| turned(Limit::Connections))?;
+        // Whoever waited so long that it gave up would have been greeted in vain.
+        if self.connects_pending.load(Ordering::Relaxed) >= self.settings.connects_pending_max {
+            return Err(turned(Limit::ConnectsPending));
+        }
         let pending = self.pending.take(&()).ok_or_else(|| turned(Limit::HandshakesPending))?;
         self.pace()?;
         Ok(Admitted { _node: node, _address: seat_address, pending: Some((pending, pending_address)) })
@@ -150,9 +163,12 @@ impl Limiter {
         })
     }
 
-    /// Waits for a turn to greet a client; who came first is served first.
+    /// Waits for a turn to greet a client; who came first is served first. Not to be dropped before it is done.
     pub async fn turn_to_connect(&self) -> SemaphorePermit<'_> {
-        self.connects.acquire().await.expect("it is never closed")
+        self.connects_pending.fetch_add(1, Ordering::Relaxed);
+        let turn = self.connects.acquire().await.expect("it is never closed");
+        self.connects_pending.fetch_sub(1, Ordering::Relaxed);
+        turn
     }
 
     /// Waits for a turn to read what a client has missed; who came first is served first.

@@ -50,6 +50,8 @@ settings! {
     handshakes_burst: u32 = 5_000, "STARLING_HANDSHAKES_BURST";
     /// Clients that are greeted at the same time; others wait [default: 256].
     connects_concurrent_max: usize = 256, "STARLING_CONNECTS_CONCURRENT_MAX";
+    /// Clients that may wait to be greeted before no more are let in [default: 2000].
+    connects_pending_max: usize = 2_000, "STARLING_CONNECTS_PENDING_MAX";
     /// Resumes that are read at the same time; others wait [default: 64].
     resumes_concurrent_max: usize = 64, "STARLING_RESUMES_CONCURRENT_MAX";
     /// Resumes that may wait [default: 20000].
@@ -77,6 +79,7 @@ pub struct Settings {
     pub handshakes_per_second: u32,
     pub handshakes_burst: u32,
     pub connects_concurrent_max: usize,
+    pub connects_pending_max: usize,
     pub resumes_concurrent_max: usize,
     pub resumes_pending_max: usize,
     pub publishes_per_user: Rate,
@@ -98,6 +101,7 @@ impl From<LimitSettings> for Settings {
             handshakes_burst: given.handshakes_burst,
             // Nobody would ever get a turn.
             connects_concurrent_max: given.connects_concurrent_max.max(1),
+            connects_pending_max: given.connects_pending_max,
             resumes_concurrent_max: given.resumes_concurrent_max.max(1),
             resumes_pending_max: given.resumes_pending_max,
             publishes_per_user: Rate::new(user, user_burst),

@@ -110,6 +110,24 @@ async fn resumes_wait_in_line_and_the_line_has_an_end() {
 }
 
 #[tokio::test]
+async fn nobody_is_let_in_while_the_line_is_long() {
+    let limiter = Arc::new(limiter(|settings| {
+        (settings.connects_concurrent_max, settings.connects_pending_max) = (1, 1);
+    }));
+    let first = limiter.turn_to_connect().await;
+    let waiting = tokio::spawn({
+        let limiter = Arc::clone(&limiter);
+        async move { drop(limiter.turn_to_connect().await) }
+    });
+    while turned(limiter.admit(ip("192.0.2.1"))) != Some(Limit::ConnectsPending) {
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    waiting.await.unwrap();
+    limiter.admit(ip("192.0.2.1")).unwrap();
+}
+
+#[tokio::test]
 async fn publishes_have_a_rate_of_the_user_and_of_the_conversation() {
     let limiter = limiter(|settings| {
         settings.publishes_per_user = Rate::new(1, 3);
