@@ -1,5 +1,7 @@
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test storm lint fmt bench fuzz-http deps clean
+.PHONY: help run cluster test storm lint fmt bench fuzz fuzz-http slowhttp deps clean
+# How long `make fuzz` runs each of its targets.
+FUZZ_SECONDS ?= 60
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +29,14 @@ fmt: ## Format all code
 bench: ## Run the benchmarks
 	cargo bench -p gateway
 
+fuzz: ## Feed random frames, commands and tokens to the code that reads them (nightly; slow; FUZZ_SECONDS=60 each)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) .ci/fuzz
+
 fuzz-http: ## Send random requests to the HTTP API (schemathesis; slow)
 	@.ci/fuzz-http
+
+slowhttp: ## Attack the HTTP port with connections that never end (slowhttptest; slow)
+	@.ci/slowhttp
 
 deps: ## Install what the tests need and this machine lacks (Debian)
 	@.ci/deps

@@ -1,0 +1,78 @@
+//! Tokens as strangers make them: nothing panics, and nothing is accepted but what was signed, with the one algorithm of the key,
+//! and says the user and the time that it is accepted for.
+//!
+//! The first byte of an input says what the rest is. A token's header and claims are separated by the first newline.
+#![no_main]
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use shared::auth::{Claims, TokenError, TokenVerifier};
+
+const SECRET: &[u8] = b"a secret that no input of a fuzzer contains";
+/// A header and claims that are accepted when they are signed.
+const GOOD: (&[u8], &[u8]) = (br#"{"alg":"HS256"}"#, br#"{"sub":"alice","exp":9999999999}"#);
+
+fuzz_target!(|data: &[u8]| {
+    let Some((shape, rest)) = data.split_first() else { return };
+    match shape % 4 {
+        0 => refuse(&String::from_utf8_lossy(rest)),
+        1 => {
+            let mut parts = rest.splitn(3, |byte| *byte == b'\n');
+            let mut part = || BASE64.encode(parts.next().unwrap_or_default());
+            refuse(&format!("{}.{}.{}", part(), part(), part()));
+        }
+        2 => {
+            let mut parts = rest.splitn(2, |byte| *byte == b'\n');
+            let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            if let Ok(accepted) = verify(&signed(header, claims)) {
+                check_accepted(&accepted, header, claims);
+            }
+        }
+        _ => tamper(rest),
+    }
+});
+
+fn verify(token: &str) -> Result<Claims, TokenError> {
+    TokenVerifier::hmac(SECRET).verify(token)
+}
+
+fn refuse(token: &str) {
+    assert_eq!(verify(token), Err(TokenError::Invalid), "{token}");
+}
+
+fn signed(header: &[u8], claims: &[u8]) -> String {
+    let message = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
+    let signature = crypto::sign(message.as_bytes(), &EncodingKey::from_secret(SECRET), Algorithm::HS256)
+        .expect("any bytes can be signed");
+    format!("{message}.{signature}")
+}
+
+fn check_accepted(accepted: &Claims, header: &[u8], claims: &[u8]) {
+    let header: Value = serde_json::from_slice(header).expect("a header is JSON");
+    let claims: Value = serde_json::from_slice(claims).expect("claims are JSON");
+    assert_eq!(header["alg"], "HS256");
+    assert_eq!(claims["sub"], accepted.user.as_str());
+    assert_eq!(claims["exp"].as_u64(), Some(accepted.expires));
+    assert!(accepted.expires > 1_700_000_000, "long over");
+}
+
+/// Changes a genuine token: each pair of bytes is a place and what comes there instead.
+fn tamper(edits: &[u8]) {
+    let genuine = signed(GOOD.0, GOOD.1);
+    assert!(verify(&genuine).is_ok());
+    let mut token = genuine.clone().into_bytes();
+    for edit in edits.chunks_exact(2) {
+        let place = usize::from(edit[0]) % token.len();
+        match edit[1] {
+            byte @ 0..128 => token[place] = byte,
+            128..192 => token.truncate(place.max(1)),
+            _ => token.insert(place, edit[1] & 0x7f),
+        }
+    }
+    let token = String::from_utf8(token).expect("ASCII stays ASCII");
+    if token != genuine {
+        refuse(&token);
+    }
+}
