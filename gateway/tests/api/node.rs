@@ -101,19 +101,11 @@ impl Site {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::register());
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&self.memory)));
-        let config = FeedConfig {
-            shards: 2,
-            linger: Duration::from_secs(30),
-            position_check: Duration::from_secs(15),
-        };
+        let (linger, position_check) = (Duration::from_secs(30), Duration::from_secs(15));
+        let config = FeedConfig { shards: 2, linger, position_check };
         let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
         let id = NodeId::parse(name).unwrap();
-        let key = Key::new("HS256", None, SECRET).unwrap();
-        let tokens = TokenVerifier::new(TokenRules::default()).with_keys(None, vec![key]);
-        let revocations = Arc::new(MemoryRevocations::new(Duration::from_hours(1)));
-        let revocable =
-            Arc::new(Revocable::new(revocations, Duration::from_hours(1), UNREAD_MAX, Arc::clone(&metrics)));
-        revocable.read_all().await.unwrap();
+        let (tokens, revocable) = admission(&metrics).await;
         let node = Arc::new(Node {
             id: id.clone(),
             installation: self.store.installation().await.unwrap(),
@@ -125,7 +117,7 @@ impl Site {
                 body_bytes: 32 * 1024,
             },
             limiter: Arc::new(Limiter::new(Settings::default(), Arc::new(MemoryRateLimits::default()))),
-            tokens: Arc::new(tokens),
+            tokens,
             revocable,
             broker: Arc::clone(&broker),
             store: Arc::clone(&self.store),
@@ -175,6 +167,16 @@ impl Site {
         tracker.spawn(served);
         TestNode { address, hears, _stop: stop.drop_guard() }
     }
+}
+
+/// Who is let in: whoever has a token of [`token`], as long as it is not revoked on this node.
+async fn admission(metrics: &Arc<Metrics>) -> (Arc<TokenVerifier>, Arc<Revocable>) {
+    let key = Key::new("HS256", None, SECRET).unwrap();
+    let tokens = TokenVerifier::new(TokenRules::default()).with_keys(None, vec![key]);
+    let (hour, metrics) = (Duration::from_hours(1), Arc::clone(metrics));
+    let revocable = Revocable::new(Arc::new(MemoryRevocations::new(hour)), hour, UNREAD_MAX, metrics);
+    revocable.read_all().await.unwrap();
+    (Arc::new(tokens), Arc::new(revocable))
 }
 
 fn inbound(

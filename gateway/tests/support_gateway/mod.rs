@@ -80,8 +80,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::register());
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&shared.memory)));
         let (store, presence) = (Arc::clone(&shared.store), Arc::new(MemoryPresence::default()));
-        let linger = Duration::from_secs(30);
-        let config = FeedConfig { shards: 1, linger, position_check: Duration::from_secs(15) };
+        let config = FeedConfig { shards: 1, linger: LIFE, position_check: LIFE };
         let feed = Feed::start(&config, &broker, &store, &metrics, &tracker, &stop);
         let revocable = Arc::new(Revocable::new(revocations, LIFE, unread_max, Arc::clone(&metrics)));
         revocable.read_all().await.unwrap();
