@@ -30,6 +30,8 @@ async fn a_restart_keeps_everything_and_the_numbers_go_on() {
     node.process().terminate();
     let status = node.process().wait_exit(PATIENCE).await.unwrap();
     assert!(status.success(), "{status}");
+    let log = std::fs::metadata(node.data_dir().join("starling.db-wal")).map_or(0, |file| file.len());
+    assert_eq!(log, 0, "the one file has everything, for whoever copies it");
     node.start_again().await;
 
     assert_eq!(read_history(&node.url(), &tokens(), "bob", CONVERSATION).await.unwrap(), before);

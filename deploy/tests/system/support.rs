@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     ops::{Deref, DerefMut},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -171,6 +172,11 @@ impl Standalone {
             .env("STARLING_LISTEN", format!("127.0.0.1:{port}"))
             .env("STARLING_HEALTH_LISTEN", format!("127.0.0.1:{health_port}"))
             .env("STARLING_DATA_DIR", dir.path().join("data"))
+    }
+
+    /// Where its data are.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// One more process on the same data.

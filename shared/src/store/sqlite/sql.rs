@@ -25,6 +25,8 @@ pub(super) const CLAIM: &str = "INSERT INTO partition_epoch AS p (partition, epo
      ON CONFLICT (partition) DO UPDATE \
          SET epoch = CASE WHEN p.clean THEN p.epoch ELSE p.epoch + 1 END, clean = 0 \
      RETURNING epoch";
+/// Moves what the write-ahead log has into the database file.
+pub(super) const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 pub(super) const MARK_CLEAN: &str = "UPDATE partition_epoch SET clean = 1 WHERE partition = ?1";
 
 pub(super) const MEMBERSHIP: &str = "SELECT c.version, m.role FROM conversations c \
