@@ -243,9 +243,6 @@ pub trait Writer: Send {
     /// Gives the partition up.
     async fn unlock(&mut self, partition: Partition) -> Result<(), StoreError>;
 
-    /// Up to where the partition is committed.
-    async fn cursor(&mut self, partition: Partition) -> Result<Option<LogPosition>, StoreError>;
-
     /// Stores the messages and the cursors in one transaction. Idempotent: storing a message again does nothing.
     ///
     /// # Errors

@@ -94,7 +94,6 @@ pub(super) const VERSIONS: &str = "SELECT id, version FROM conversations WHERE i
 pub(super) const MEMBERS_AMONG: &str =
     "SELECT user_id FROM members WHERE conversation_id = $1 AND user_id = ANY ($2)";
 
-pub(super) const CURSOR: &str = "SELECT partition, epoch, ms, n FROM persister_cursor WHERE partition = $1";
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves cursors forward, never back.
 pub(super) const MOVE_CURSORS: &str = "INSERT INTO persister_cursor AS c (partition, epoch, ms, n) \

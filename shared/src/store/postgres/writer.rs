@@ -8,7 +8,7 @@ use tokio_postgres::{Config, Error, Statement, Transaction};
 use uuid::Uuid;
 
 use super::{
-    LogPosition, StoreError, read_cursor,
+    LogPosition, StoreError,
     session::{LockClass, NO_PARTITION, Session, answer},
     sql, unsigned,
 };
@@ -83,11 +83,6 @@ impl Writer for PostgresWriter {
             self.ask_lock(sql::UNLOCK, partition).await?;
         }
         Ok(())
-    }
-
-    async fn cursor(&mut self, partition: Partition) -> Result<Option<LogPosition>, StoreError> {
-        let row = answer(self.session.client.query_opt(sql::CURSOR, &[&i32::from(partition.0)])).await?;
-        row.map(|row| read_cursor(&row).map(|(_, position)| position)).transpose()
     }
 
     async fn commit(

@@ -50,7 +50,6 @@ pub(super) const VERSION: &str = "SELECT version FROM conversations WHERE id = ?
 pub(super) const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT 1 FROM members WHERE conversation_id = ?1 AND user_id = ?2)";
 
-pub(super) const CURSOR: &str = "SELECT partition, epoch, ms, n FROM persister_cursor WHERE partition = ?1";
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves a cursor forward, never back.
 pub(super) const MOVE_CURSOR: &str = "INSERT INTO persister_cursor AS c (partition, epoch, ms, n) \

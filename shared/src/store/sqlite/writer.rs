@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
-use super::{Inner, LogPosition, StoreError, read_cursor, sql};
+use super::{Inner, LogPosition, StoreError, sql};
 use crate::{
     domain::{Message, MessageId, Partition},
     store::{
@@ -58,15 +58,6 @@ impl Writer for SqliteWriter {
             owner.remove();
         }
         Ok(())
-    }
-
-    async fn cursor(&mut self, partition: Partition) -> Result<Option<LogPosition>, StoreError> {
-        let read = move |db: &mut Connection| {
-            let mut statement = db.prepare_cached(sql::CURSOR)?;
-            let mut rows = statement.query([partition.0])?;
-            rows.next()?.map(|row| read_cursor(row).map(|(_, position)| position)).transpose()
-        };
-        self.store.reads.call(read).await
     }
 
     async fn commit(
