@@ -13,6 +13,7 @@ mod door;
 mod faults;
 mod hostile;
 mod limits;
+mod redis_cluster;
 mod shutdown;
 mod stall;
 mod standalone;
