@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -19,7 +19,7 @@ use tokio::{sync::Notify, time::timeout};
 use super::keys::{Channel, Keys};
 use crate::{
     broker::{EntryId, Inbound, LogPosition, Sink},
-    domain::{ConversationId, Epoch},
+    domain::{ConversationId, Epoch, Partition},
 };
 
 /// One subscriber connection.
@@ -32,6 +32,10 @@ pub(super) struct Line {
     heard: AtomicBool,
     lost: AtomicBool,
     ended: Notify,
+    /// A partition of its server, by which it can be proved alive.
+    probe: AtomicU16,
+    /// What the server has let go of since this was last asked.
+    gone: Mutex<Vec<Partition>>,
     /// Is told of the loss, and of slots that have moved; shared by all lines of a node.
     changed: Arc<Notify>,
 }
@@ -44,6 +48,8 @@ impl Line {
             heard: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             ended: Notify::new(),
+            probe: AtomicU16::new(0),
+            gone: Mutex::default(),
             changed,
         })
     }
@@ -78,6 +84,20 @@ impl Line {
         timeout(time, self.ended.notified()).await.is_ok()
     }
 
+    /// A partition of its server, by which it can be proved alive.
+    pub fn probe(&self) -> Partition {
+        Partition(self.probe.load(Ordering::Relaxed))
+    }
+
+    pub fn set_probe(&self, partition: Partition) {
+        self.probe.store(partition.0, Ordering::Relaxed);
+    }
+
+    /// Partitions that the server has let go of since this was last asked; it may have got them back meanwhile.
+    pub fn take_gone(&self) -> Vec<Partition> {
+        std::mem::take(&mut self.gone.lock())
+    }
+
     /// Whether anything has arrived since this was last asked.
     pub fn has_heard(&self) -> bool {
         self.heard.swap(false, Ordering::Relaxed)
@@ -109,7 +129,8 @@ impl Line {
                 Some(Inbound::Stored(partition, parse_notice(&payload(data.next())?)?))
             }
             // Redis Cluster has moved the slot.
-            (Channel::Stored(_), PushKind::SUnsubscribe) => {
+            (Channel::Stored(partition), PushKind::SUnsubscribe) => {
+                self.gone.lock().push(partition);
                 self.changed.notify_one();
                 None
             }

@@ -145,13 +145,17 @@ impl<W: Way> Router<W> {
         if let Some(routes) = &*self.routes.read() {
             return Ok(Arc::clone(routes));
         }
+        let asked = Instant::now();
         let mut discovery = self.discovery.lock().await;
         if let Some(routes) = &*self.routes.read() {
             return Ok(Arc::clone(routes));
         }
-        let routes = self.discover(None).await?;
+        if discovery.is_some_and(|ended| ended >= asked) {
+            return Err(std::io::Error::new(std::io::ErrorKind::NotConnected, "Redis does not answer").into());
+        }
+        let routes = self.discover(None).await;
         *discovery = Some(Instant::now());
-        Ok(routes)
+        routes
     }
 
     /// Finds out where everything is now, unless somebody else has just done so.

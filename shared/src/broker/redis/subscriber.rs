@@ -186,46 +186,44 @@ impl Lines {
 
     /// Gives up what is lost. The rest stays, but what was confirmed where, the node no longer knows.
     fn drop_lost(&mut self) -> bool {
-        let before = self.links.len();
-        self.links.retain(|server, link| {
-            if link.line.is_lost() {
-                link.line.close();
+        self.drop_links(|server, link| {
+            let is_lost = link.line.is_lost();
+            if is_lost {
                 tracing::warn!(server, "a subscriber connection is lost");
                 metric::reconnects("subscriber");
             }
-            !link.line.is_lost()
+            is_lost
+        })
+    }
+
+    fn drop_links(&mut self, is_over: impl Fn(&str, &Link) -> bool) -> bool {
+        let before = self.links.len();
+        self.links.retain(|server, link| {
+            let is_over = is_over(server, link);
+            if is_over {
+                link.line.close();
+            }
+            !is_over
         });
-        let has_lost = self.links.len() < before;
-        if has_lost {
+        let has_dropped = self.links.len() < before;
+        if has_dropped {
             self.tell(&[]);
         }
-        has_lost
+        has_dropped
     }
 
     /// Brings the connections in line with who has which partitions now. True when nothing is missing.
     async fn follow(&mut self, routes: &Routes<Server>) -> bool {
-        let keys = Arc::clone(&self.shared.keys);
-        let mut wanted: BTreeMap<String, (ConnectionInfo, Vec<Partition>)> = BTreeMap::new();
-        let mut is_whole = true;
-        for partition in Partition::all(keys.partitions()) {
-            let Some(index) = routes.index(keys.slot(partition)) else {
-                is_whole = false;
-                continue;
-            };
-            let server = routes.address(index);
-            let entry = wanted.entry(server.addr().to_string());
-            entry.or_insert_with(|| (server.clone(), Vec::new())).1.push(partition);
+        let wanted = self.wanted(routes);
+        let are_all_owned = wanted.values().map(|(_, partitions)| partitions.len()).sum::<usize>()
+            == usize::from(self.shared.keys.partitions());
+        self.drop_links(|server, _| !wanted.contains_key(server));
+        let mut has_changed = false;
+        for link in self.links.values_mut() {
+            let gone = link.line.take_gone();
+            has_changed |= link.partitions.extract_if(.., |partition| gone.contains(partition)).count() > 0;
         }
-        let before = self.links.len();
-        self.links.retain(|server, link| {
-            let is_wanted = wanted.contains_key(server);
-            if !is_wanted {
-                link.line.close();
-            }
-            is_wanted
-        });
-        let mut has_changed = self.links.len() < before;
-        let this = &self;
+        let this = &*self;
         let followed = join_all(wanted.into_iter().map(|(name, (server, partitions))| async move {
             let link = match this.links.get(&name) {
                 Some(link) if link.partitions == partitions => return (name, Ok(None)),
@@ -234,38 +232,58 @@ impl Lines {
             };
             (name, link.map(Some))
         }));
+        let mut is_whole = are_all_owned;
         let mut opened = Vec::new();
         for (name, result) in followed.await {
             match result {
-                Ok(None) => continue,
-                Ok(Some((None, partitions))) => {
-                    if let Some(link) = self.links.get_mut(&name) {
-                        link.partitions = partitions;
-                    }
-                }
-                Ok(Some((Some((line, connection)), partitions))) => {
-                    opened.push(Arc::clone(&line));
-                    let watch = tokio::spawn(watch(
-                        Arc::clone(&self.shared),
-                        Arc::clone(&line),
-                        partitions[0],
-                        self.node.clone(),
-                    ));
-                    let _watch = AbortOnDropHandle::new(watch);
-                    self.links.insert(name, Link { line, connection, partitions, _watch });
+                Ok(None) => {}
+                Ok(Some((connected, partitions))) => {
+                    has_changed = true;
+                    opened.extend(connected.as_ref().map(|(line, _)| Arc::clone(line)));
+                    self.set(name, connected, partitions);
                 }
                 Err(error) => {
-                    tracing::warn!(server = name, %error, "no subscriber connection");
                     is_whole = false;
-                    continue;
+                    tracing::warn!(server = name, %error, "no subscriber connection");
                 }
             }
-            has_changed = true;
         }
         if has_changed {
             self.tell(&opened);
         }
         is_whole
+    }
+
+    /// For each server that has any partitions its address and these.
+    fn wanted(&self, routes: &Routes<Server>) -> BTreeMap<String, (ConnectionInfo, Vec<Partition>)> {
+        let keys = &self.shared.keys;
+        let mut wanted: BTreeMap<String, (ConnectionInfo, Vec<Partition>)> = BTreeMap::new();
+        for partition in Partition::all(keys.partitions()) {
+            let Some(index) = routes.index(keys.slot(partition)) else { continue };
+            let server = routes.address(index);
+            let entry = wanted.entry(server.addr().to_string());
+            entry.or_insert_with(|| (server.clone(), Vec::new())).1.push(partition);
+        }
+        wanted
+    }
+
+    /// Notes what a server has, and the connection to it, if it is new.
+    fn set(
+        &mut self,
+        server: String,
+        connected: Option<(Arc<Line>, MultiplexedConnection)>,
+        partitions: Vec<Partition>,
+    ) {
+        if let Some((line, connection)) = connected {
+            let watched = watch(Arc::clone(&self.shared), Arc::clone(&line), self.node.clone());
+            let watch = AbortOnDropHandle::new(tokio::spawn(watched));
+            self.links
+                .insert(server.clone(), Link { line, connection, partitions: Vec::new(), _watch: watch });
+        }
+        if let Some(link) = self.links.get_mut(&server) {
+            link.line.set_probe(partitions[0]);
+            link.partitions = partitions;
+        }
     }
 
     /// Tells the node that whatever it has subscribed to has to be asked for anew.
@@ -315,8 +333,8 @@ impl Lines {
     }
 }
 
-/// Returns when the connection is lost, or has failed to prove itself by what is published in `partition`.
-async fn watch(shared: Arc<Shared>, line: Arc<Line>, partition: Partition, node: NodeId) {
+/// Returns when the connection is lost, or has failed to prove itself.
+async fn watch(shared: Arc<Shared>, line: Arc<Line>, node: NodeId) {
     let RedisConfig { probe_after, probe_timeout, .. } = shared.config;
     loop {
         if line.is_lost_within(probe_after).await {
@@ -325,6 +343,7 @@ async fn watch(shared: Arc<Shared>, line: Arc<Line>, partition: Partition, node:
         if line.has_heard() {
             continue;
         }
+        let partition = line.probe();
         let mut command = redis::cmd("SPUBLISH");
         command.arg(shared.keys.node(partition, &node)).arg("");
         let command = &command;
