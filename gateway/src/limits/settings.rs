@@ -34,6 +34,8 @@ macro_rules! settings {
 settings! {
     /// Proxies in front of this node whose X-Forwarded-For is believed [default: 0].
     trusted_proxies: usize = 0, "STARLING_TRUSTED_PROXIES";
+    /// Seconds for the body of a request [default: 30].
+    body_seconds_max: u64 = 30, "STARLING_BODY_SECONDS_MAX";
     /// Connections of this node [default: 100000].
     connections_max: usize = 100_000, "STARLING_CONNECTIONS_MAX";
     /// Connections of one address on this node, of a /64 in IPv6 [default: 10000].
@@ -71,6 +73,7 @@ settings! {
 #[expect(missing_docs, reason = "LimitSettings has the same names and says what each is")]
 pub struct Settings {
     pub trusted_proxies: usize,
+    pub body_seconds_max: u64,
     pub connections_max: usize,
     pub connections_per_address_max: usize,
     pub connections_per_user_max: usize,
@@ -92,6 +95,7 @@ impl From<LimitSettings> for Settings {
         let (user, user_burst) = (given.publishes_per_user_per_second, given.publishes_per_user_burst);
         Self {
             trusted_proxies: given.trusted_proxies,
+            body_seconds_max: given.body_seconds_max,
             connections_max: given.connections_max,
             connections_per_address_max: given.connections_per_address_max,
             connections_per_user_max: given.connections_per_user_max,
