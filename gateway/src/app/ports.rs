@@ -104,6 +104,15 @@ impl Ports {
     }
 }
 
+/// Whether the configuration can be meant, as far as it shows without a connection.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    if let Mode::Cluster { redis_url, .. } = &config.mode {
+        // It connects only when it is asked, so that nothing but the URL can be wrong.
+        RedisPresence::new(&RedisConfig::new(redis_url)).context("cannot use REDIS_URL")?;
+    }
+    Ok(())
+}
+
 async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the directory {}", config.data_dir.display()))?;

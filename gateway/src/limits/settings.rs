@@ -22,6 +22,13 @@ macro_rules! settings {
                 Self { $($name: self.$name.or(file.$name),)* }
             }
 
+            /// A limit that is 0 where that would keep everybody out, by its name.
+            pub fn nothing_allowed(&self) -> Option<&'static str> {
+                let zeros = [$((stringify!($name), self.$name == Some(0)),)*];
+                let is_wrong = |&&(name, is_zero): &&(&str, bool)| is_zero && name != "trusted_proxies";
+                zeros.iter().find(is_wrong).map(|&(name, _)| name)
+            }
+
             fn complete(self) -> Complete {
                 Complete { $($name: self.$name.unwrap_or($default),)* }
             }
@@ -103,10 +110,9 @@ impl From<LimitSettings> for Settings {
             handshakes_pending_per_address_max: given.handshakes_pending_per_address_max,
             handshakes_per_second: given.handshakes_per_second,
             handshakes_burst: given.handshakes_burst,
-            // Nobody would ever get a turn.
-            connects_concurrent_max: given.connects_concurrent_max.max(1),
+            connects_concurrent_max: given.connects_concurrent_max,
             connects_pending_max: given.connects_pending_max,
-            resumes_concurrent_max: given.resumes_concurrent_max.max(1),
+            resumes_concurrent_max: given.resumes_concurrent_max,
             resumes_pending_max: given.resumes_pending_max,
             publishes_per_user: Rate::new(user, user_burst),
             publishes_per_conversation: Rate::new(
