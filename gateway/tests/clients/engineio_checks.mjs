@@ -4,6 +4,8 @@ import assert from 'node:assert/strict';
 import { MAX_PAYLOAD_BYTES, PING_INTERVAL_MS, PING_TIMEOUT_MS, pause } from './wire.mjs';
 
 const HANDSHAKE_KEYS = ['maxPayload', 'pingInterval', 'pingTimeout', 'sid', 'upgrades'];
+/** How often a session may be found one moment too long alive. */
+const DEADLINE_ATTEMPTS_MAX = 4;
 
 function assertHandshake(handshake, upgrades) {
   assert.deepEqual(Object.keys(handshake).sort(), HANDSHAKE_KEYS);
@@ -82,9 +84,13 @@ export const heartbeat = (engine) => [
     }
   }],
   ['polling: without an answer the session is over at interval plus timeout', async () => {
-    const { sid, pingInterval, pingTimeout } = await engine.open();
-    await pause(pingInterval + pingTimeout);
-    await assertGone(engine, sid);
+    // To the millisecond, which a busy machine may spoil for once, but not always.
+    for (let attempt = 1; ; attempt += 1) {
+      const { sid, pingInterval, pingTimeout } = await engine.open();
+      await pause(pingInterval + pingTimeout);
+      const answer = await engine.poll(sid);
+      if (answer.status === 400 || attempt === DEADLINE_ATTEMPTS_MAX) return assertError(answer, 1);
+    }
   }],
   ['websocket: the server pings, and an answered ping keeps the session', async () => {
     const wire = await engine.openSocket();

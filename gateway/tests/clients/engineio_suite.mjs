@@ -6,7 +6,7 @@ import { env } from './lib.mjs';
 import { suite } from './suite.mjs';
 import { Engine, MAX_PAYLOAD_BYTES, PING_INTERVAL_MS, SEPARATOR, pause } from './wire.mjs';
 
-const engine = new Engine(env('URL'), '/engine.io/');
+const engine = await new Engine(env('URL'), '/engine.io/').listening();
 const payload = (...packets) => packets.join(SEPARATOR);
 const base64 = (...bytes) => `b${Buffer.from(bytes).toString('base64')}`;
 

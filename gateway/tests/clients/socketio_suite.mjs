@@ -6,7 +6,7 @@ import { env } from './lib.mjs';
 import { suite } from './suite.mjs';
 import { Engine, SEPARATOR, pause } from './wire.mjs';
 
-const engine = new Engine(env('URL'), '/socket.io/');
+const engine = await new Engine(env('URL'), '/socket.io/').listening();
 const bytes = (...values) => Buffer.from(values);
 const json = (packet, prefix) => {
   assert.equal(packet.slice(0, prefix.length), prefix, packet);

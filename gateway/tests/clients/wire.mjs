@@ -46,6 +46,16 @@ export class Engine {
     return { headers, status, text };
   }
 
+  /** Waits until the server takes connections. */
+  async listening() {
+    const deadline = Date.now() + WAIT_MS_MAX;
+    while (!(await fetch(this.base).catch(() => false))) {
+      if (Date.now() > deadline) throw new Error(`nobody listens at ${this.base}`);
+      await pause(20);
+    }
+    return this;
+  }
+
   poll(sid, options) {
     return this.request({ EIO: 4, transport: 'polling', sid }, options);
   }
