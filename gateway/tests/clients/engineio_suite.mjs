@@ -1,12 +1,12 @@
-// Engine.IO 4 against the echo program at URL: the 25 checks of the protocol, and what else a client may run into.
+// Engine.IO 4 against the echo program at URL, or that on Node where no URL is given: the 25 checks of the protocol, and what else a client may run into.
 
 import assert from 'node:assert/strict';
 import { assertError, assertGone, close, handshake, heartbeat, upgrade, upgraded } from './engineio_checks.mjs';
-import { env } from './lib.mjs';
+import { startReference } from './reference.mjs';
 import { suite } from './suite.mjs';
 import { Engine, MAX_PAYLOAD_BYTES, PING_INTERVAL_MS, SEPARATOR, pause } from './wire.mjs';
 
-const engine = await new Engine(env('URL'), '/engine.io/').listening();
+const engine = await new Engine(process.env.URL ?? (await startReference('engineio_echo')), '/engine.io/').listening();
 const payload = (...packets) => packets.join(SEPARATOR);
 const base64 = (...bytes) => `b${Buffer.from(bytes).toString('base64')}`;
 

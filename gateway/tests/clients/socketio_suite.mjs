@@ -1,12 +1,12 @@
-// Socket.IO 5 against the echo program at URL: the 32 checks of the protocol, and what else a client may run into.
+// Socket.IO 5 against the echo program at URL, or that on Node where no URL is given: the 32 checks of the protocol, and what else a client may run into.
 
 import assert from 'node:assert/strict';
 import { close, handshake, heartbeat, upgrade } from './engineio_checks.mjs';
-import { env } from './lib.mjs';
+import { startReference } from './reference.mjs';
 import { suite } from './suite.mjs';
 import { Engine, SEPARATOR, pause } from './wire.mjs';
 
-const engine = await new Engine(env('URL'), '/socket.io/').listening();
+const engine = await new Engine(process.env.URL ?? (await startReference('socketio_echo')), '/socket.io/').listening();
 const bytes = (...values) => Buffer.from(values);
 const json = (packet, prefix) => {
   assert.equal(packet.slice(0, prefix.length), prefix, packet);

@@ -7,4 +7,4 @@ const http = createServer((_, response) => response.writeHead(404).end());
 const engine = new Server({ pingInterval: 300, pingTimeout: 200, maxHttpBufferSize: 1_000_000, cors: { origin: '*' } });
 engine.attach(http, { path: '/engine.io/' });
 engine.on('connection', (socket) => socket.on('message', (data) => socket.send(data)));
-http.listen(Number(process.env.PORT ?? 3000), '127.0.0.1');
+http.listen(Number(process.env.PORT ?? 3000), '127.0.0.1', () => console.log(http.address().port));

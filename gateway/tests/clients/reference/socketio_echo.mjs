@@ -20,4 +20,4 @@ io.on('connection', (socket) => {
   });
 });
 io.of('/custom').on('connection', (socket) => socket.emit('auth', socket.handshake.auth));
-http.listen(Number(process.env.PORT ?? 3000), '127.0.0.1');
+http.listen(Number(process.env.PORT ?? 3000), '127.0.0.1', () => console.log(http.address().port));
