@@ -17,6 +17,7 @@ mod redis_cluster;
 mod shutdown;
 mod stall;
 mod standalone;
+mod start;
 mod storm;
 mod support;
 mod tokens;
