@@ -1,6 +1,9 @@
 //! A private Redis Cluster.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use tokio::{
@@ -249,7 +252,7 @@ async fn try_call(address: &str, words: &[&str]) -> Result<Vec<String>> {
     let mut stream = BufReader::new(TcpStream::connect(address).await?);
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
-        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        write!(request, "${}\r\n{word}\r\n", word.len())?;
     }
     stream.write_all(request.as_bytes()).await?;
     let (mut missing, mut answers) = (1_usize, Vec::new());

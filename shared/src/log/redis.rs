@@ -215,7 +215,9 @@ impl RedisReader {
             |mut held, partitions| async move {
                 let mut request = redis::pipe();
                 request.ignore_errors();
-                partitions.iter().for_each(|&&partition| command(&mut request, partition));
+                for &partition in partitions {
+                    command(&mut request, partition);
+                }
                 request.query_async::<Vec<RedisResult<T>>>(&mut held).await
             },
         );

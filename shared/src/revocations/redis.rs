@@ -82,10 +82,8 @@ impl Revocations for RedisRevocations {
             }
             Ok(has_room)
         };
-        match self.pool.run(Slot::of(KEY), revoke).await? {
-            true => Ok(()),
-            false => Err(RevokeError::Full),
-        }
+        let has_room = self.pool.run(Slot::of(KEY), revoke).await?;
+        if has_room { Ok(()) } else { Err(RevokeError::Full) }
     }
 
     async fn read(&self, after: EntryId, wait: Duration) -> Result<Vec<Revoked>, BrokerError> {

@@ -106,16 +106,22 @@ impl OnCluster {
         let cluster = RedisCluster::start(cluster).await.unwrap();
         SERVERS.scope(cluster.servers().iter().map(RedisServer::url).collect(), cases).await;
     }
+
+    /// Loses all data.
+    pub async fn flush(&self) {
+        for server in SERVERS.get() {
+            let () = redis::cmd("FLUSHALL").query_async(&mut connect(&server).await).await.unwrap();
+        }
+    }
 }
 
 impl Environment for OnCluster {
     async fn new(limits: Limits) -> Self {
-        let servers = SERVERS.get();
-        for server in &servers {
-            let () = redis::cmd("FLUSHALL").query_async(&mut connect(server).await).await.unwrap();
-        }
-        let config = RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(servers.join(",")) };
-        Self { config }
+        let url = SERVERS.with(|servers| servers.join(","));
+        let environment =
+            Self { config: RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(url) } };
+        environment.flush().await;
+        environment
     }
     async fn broker(&self) -> Arc<dyn Broker> {
         Arc::new(RedisBroker::connect(self.config.clone()).await.unwrap())

@@ -431,12 +431,11 @@ impl Way for Private {
 
     async fn hold(&self) -> RedisResult<(MultiplexedConnection, MultiplexedConnection)> {
         let idle = self.idle.lock().take();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let settings = connection::timeouts(self.response_timeout);
-                self.client.get_multiplexed_async_connection_with_config(&settings).await?
-            }
+        let connection = if let Some(connection) = idle {
+            connection
+        } else {
+            let settings = connection::timeouts(self.response_timeout);
+            self.client.get_multiplexed_async_connection_with_config(&settings).await?
         };
         Ok((connection.clone(), connection))
     }

@@ -104,18 +104,17 @@ impl Subscriber {
             channels.chunks(CHANNELS_PER_COMMAND_MAX).map(move |channels| (connection.clone(), channels))
         });
         let asked = chunks.map(|(connection, channels)| async move {
-            match connection {
-                Some(connection) => Ok(drop(ask(connection, command, channels).await?)),
-                None => Err(BrokerError::Unavailable("no subscriber connection".to_owned())),
-            }
+            let none = || BrokerError::Unavailable("no subscriber connection".to_owned());
+            ask(connection.ok_or_else(none)?, command, channels).await?;
+            Ok(())
         });
         // One server's refusal is no reason not to ask the others.
-        let failures = join_all(asked).await.into_iter().filter_map(Result::err);
-        failures.last().map_or(Ok(()), |error| {
-            // Perhaps the slot is elsewhere.
+        let result: Result<(), BrokerError> = join_all(asked).await.into_iter().collect();
+        if result.is_err() {
+            // Perhaps a slot is elsewhere.
             self.shared.changed.notify_one();
-            Err(error)
-        })
+        }
+        result
     }
 }
 
@@ -240,7 +239,7 @@ impl Lines {
                 Ok(Some((connected, partitions))) => {
                     has_changed = true;
                     opened.extend(connected.as_ref().map(|(line, _)| Arc::clone(line)));
-                    self.set(name, connected, partitions);
+                    self.set(&name, connected, partitions);
                 }
                 Err(error) => {
                     is_whole = false;
@@ -270,7 +269,7 @@ impl Lines {
     /// Notes what a server has, and the connection to it, if it is new.
     fn set(
         &mut self,
-        server: String,
+        server: &str,
         connected: Option<(Arc<Line>, MultiplexedConnection)>,
         partitions: Vec<Partition>,
     ) {
@@ -278,9 +277,9 @@ impl Lines {
             let watched = watch(Arc::clone(&self.shared), Arc::clone(&line), self.node.clone());
             let watch = AbortOnDropHandle::new(tokio::spawn(watched));
             self.links
-                .insert(server.clone(), Link { line, connection, partitions: Vec::new(), _watch: watch });
+                .insert(server.to_owned(), Link { line, connection, partitions: Vec::new(), _watch: watch });
         }
-        if let Some(link) = self.links.get_mut(&server) {
+        if let Some(link) = self.links.get_mut(server) {
             link.line.set_probe(partitions[0]);
             link.partitions = partitions;
         }
