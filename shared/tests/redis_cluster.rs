@@ -38,8 +38,7 @@ struct Servers {
 
 impl Servers {
     async fn start(replicas: usize) -> Self {
-        let server = RedisOptions { fsync_always: false, ..RedisOptions::default() };
-        let options = RedisClusterOptions { replicas, server, ..RedisClusterOptions::default() };
+        let options = RedisClusterOptions { replicas, ..RedisClusterOptions::default() };
         let cluster = RedisCluster::start(options).await.unwrap();
         let config = RedisConfig {
             partitions: PARTITIONS,
