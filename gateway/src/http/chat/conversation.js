@@ -39,9 +39,9 @@ export class Conversation {
     this.#flush();
   }
 
-  edit = (target, text) => this.#do('edit', { target, body: { text } });
-  delete = (target) => this.#do('delete', { target });
-  react = (target, emoji, isOn) => this.#do(isOn ? 'react' : 'unreact', { target, emoji });
+  edit = (seq, text) => this.#do('edit', { seq, body: { text } });
+  delete = (seq) => this.#do('delete', { seq });
+  react = (seq, emoji, isOn) => this.#do(isOn ? 'react' : 'unreact', { seq, emoji });
 
   async earlier(before) {
     const page = { conversation: this.id, before, limit: PAGE, reverse: true };

@@ -90,7 +90,7 @@ export class List {
   }
 
   #show(conversation) {
-    const others = conversation.members.map(({ user }) => user).filter((user) => user !== this.#session.user);
+    const { others } = conversation;
     const other = conversation.kind === 'direct' ? others[0] : undefined;
     const title = conversation.name || others.join(', ') || conversation.id;
     const row = make('button', 'row');
