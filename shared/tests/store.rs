@@ -677,9 +677,9 @@ async fn when_users_were_last_seen(bed: &Bed) {
 async fn who_shares_a_conversation(bed: &Bed) {
     let store = bed.make("shares").await;
     let shares = async |one: &str, other: &str| {
-        let there = store.share_conversation(&user(one), &user(other)).await.unwrap();
-        assert_eq!(store.share_conversation(&user(other), &user(one)).await.unwrap(), there);
-        there
+        let there = store.sharing(&user(one), &[user("zoe"), user(other)]).await.unwrap();
+        assert_eq!(store.sharing(&user(other), &[user(one)]).await.unwrap().len(), there.len());
+        there == [user(other)]
     };
     assert!(!shares("ann", "bob").await);
     let conversation = Conversation {

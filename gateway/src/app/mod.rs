@@ -24,17 +24,20 @@ use crate::{
     announcement::Announcement,
     config::{Config, LogFormat, Mode},
     connection::{Emulations, Lines},
+    ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Health, Origins, Routes, health_router, public_router},
     limits::{self, Limiter},
     metrics::Metrics,
+    online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
     revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
     socket::{self, AcceptLimits},
+    typing::Typists,
 };
 
 /// How much longer than a token a revocation lives, in seconds: clocks differ, and an expired token has its grace.
@@ -92,9 +95,13 @@ impl App {
         let feed =
             Feed::start(&feed_config(&config), &ports.broker, &ports.store, &metrics, &background, &stopping);
         let pending = Arc::new(Pending::new(ports.broker.partitions(), Arc::clone(&metrics)));
-        let roster = Arc::new(Roster::new(
-            Arc::clone(&ports.presence),
-            Arc::clone(&ports.broker),
+        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&ports.broker), Arc::clone(&metrics)));
+        let roster =
+            Arc::new(Roster::new(Arc::clone(&ports.presence), Arc::clone(&ephemeral), connections.clone()));
+        let online = Arc::new(OnlineUsers::new(
+            Arc::clone(&ports.connections),
+            Arc::clone(&ports.store),
+            Arc::clone(&ephemeral),
             connections.clone(),
         ));
         let node = Arc::new(Node {
@@ -112,6 +119,9 @@ impl App {
             feed: Arc::clone(&feed),
             pending,
             roster,
+            online,
+            typists: Arc::new(Typists::new(Arc::clone(&ephemeral), connections.clone())),
+            ephemeral,
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });
@@ -175,10 +185,9 @@ impl App {
 
     fn start_background(&self) {
         self.ports.broker.start(&self.node.id, self.node.feed.sink(self.inbound()));
-        let (roster, heartbeat, numbers) =
-            (Arc::clone(&self.node.roster), Arc::clone(&self.heartbeat), self.numbers.clone());
-        self.spawn(async move { roster.run().await });
+        let (heartbeat, numbers) = (Arc::clone(&self.heartbeat), self.numbers.clone());
         self.spawn(async move { heartbeat.run().await });
+        self.follow_clients();
         let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
         self.spawn(async move { revocable.follow(&heartbeat).await });
         let tokens = Arc::clone(&self.node.tokens);
@@ -190,6 +199,21 @@ impl App {
         self.ports.start_persister(&self.background);
     }
 
+    /// Keeps what others know of this node's clients fresh, and tells of those who are gone.
+    fn follow_clients(&self) {
+        let life = Duration::from_secs(self.config.presence_seconds);
+        let node = Arc::clone(&self.node);
+        self.spawn(async move { node.roster.run(life).await });
+        let node = Arc::clone(&self.node);
+        self.spawn(async move { node.roster.count_crowds().await });
+        let node = Arc::clone(&self.node);
+        self.spawn(async move { node.online.refresh(life).await });
+        let node = Arc::clone(&self.node);
+        self.spawn(async move { node.online.sweep().await });
+        let node = Arc::clone(&self.node);
+        self.spawn(async move { node.typists.run().await });
+    }
+
     /// Runs a task until the process stops.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stopping = self.stopping.clone();
@@ -199,6 +223,7 @@ impl App {
     /// What is done with everything that arrives and is no conversation's.
     fn inbound(&self) -> impl Fn(Inbound) + Send + Sync + 'static {
         let (node, emulations) = (Arc::clone(&self.node), Arc::clone(&self.routes.emulations));
+        let heartbeat = Arc::clone(&self.heartbeat);
         let tasks = self.background.clone();
         move |inbound| match inbound {
             Inbound::Stored(partition, upto) => node.pending.stored(partition, upto),
@@ -210,6 +235,7 @@ impl App {
                     let node = Arc::clone(&node);
                     tasks.spawn(async move { action::members_changed(&node, &change).await });
                 }
+                Some(Announcement::SendAway(away)) => action::send_away(&node, &heartbeat, &away),
                 Some(Announcement::Emulation { session, data }) => {
                     emulations.hand_over(&session, data.into());
                 }
@@ -258,6 +284,10 @@ impl App {
         shutdown::send_away(&self.heartbeat, Duration::from_secs(self.config.drain_seconds)).await;
         self.closing.cancel();
         shutdown::wait_for_connections(&self.connections, &self.heartbeat).await;
+        if self.config.mode == Mode::Standalone {
+            // Nobody is left to notice that everybody is gone.
+            self.node.online.sweep_last().await;
+        }
         self.ports.stop_persister().await;
         self.stopping.cancel();
         self.ports.broker.close().await;

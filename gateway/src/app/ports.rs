@@ -12,6 +12,7 @@ use shared::{
         redis::{RedisBroker, RedisConfig, metric},
         sequence::Limits,
     },
+    connections::{Connections, memory::MemoryConnections, redis::RedisConnections},
     domain::Partition,
     log::{Log, memory::MemoryLog},
     presence::{Presence, memory::MemoryPresence, redis::RedisPresence},
@@ -36,6 +37,7 @@ pub fn database_file(config: &Config) -> PathBuf {
 pub struct Ports {
     pub broker: Arc<dyn Broker>,
     pub presence: Arc<dyn Presence>,
+    pub connections: Arc<dyn Connections>,
     pub store: Arc<dyn Store>,
     pub rates: Arc<dyn RateLimits>,
     pub revocations: Arc<dyn Revocations>,
@@ -112,10 +114,16 @@ async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
     let limits = Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() };
-    Ok(in_memory(store, partitions, limits, life))
+    Ok(in_memory(store, partitions, limits, life, config.presence_seconds * 1_000))
 }
 
-fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits, life: Duration) -> Ports {
+fn in_memory(
+    store: Arc<dyn Store>,
+    partitions: u16,
+    limits: Limits,
+    life: Duration,
+    presence_ms: u64,
+) -> Ports {
     let memory = Memory::new(partitions, limits);
     let persister = Inside {
         memory: Arc::clone(&memory),
@@ -125,7 +133,8 @@ fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits, life: Durat
     };
     Ports {
         broker: Arc::new(MemoryBroker::new(memory)),
-        presence: Arc::new(MemoryPresence::default()),
+        presence: Arc::new(MemoryPresence::with_ttl_ms(presence_ms)),
+        connections: Arc::new(MemoryConnections::with_ttl_ms(presence_ms)),
         revocations: Arc::new(MemoryRevocations::new(life)),
         store,
         rates: Arc::new(MemoryRateLimits::default()),
@@ -152,9 +161,13 @@ async fn cluster(
         probe_timeout: probe,
         ..RedisConfig::new(redis_url)
     };
+    let presence_ms = config.presence_seconds * 1_000;
     Ok(Ports {
         revocations: Arc::new(RedisRevocations::new(&redis, life).context("cannot use REDIS_URL")?),
-        presence: Arc::new(RedisPresence::new(&redis).context("cannot use REDIS_URL")?),
+        presence: Arc::new(RedisPresence::with_ttl_ms(&redis, presence_ms).context("cannot use REDIS_URL")?),
+        connections: Arc::new(
+            RedisConnections::with_ttl_ms(&redis, presence_ms).context("cannot use REDIS_URL")?,
+        ),
         rates: Arc::new(RedisRateLimits::new(&redis).context("cannot use REDIS_URL")?),
         broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
         store,
@@ -207,7 +220,7 @@ mod tests {
         assert_ne!(one, other);
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("db")).unwrap());
-        let start = || in_memory(Arc::clone(&store), 64, Limits::default(), Duration::ZERO);
+        let start = || in_memory(Arc::clone(&store), 64, Limits::default(), Duration::ZERO, 60_000);
 
         // A run that crashes before anything is stored.
         let crashed = start();

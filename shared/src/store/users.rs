@@ -15,6 +15,7 @@ pub trait Users: Send + Sync + 'static {
     /// When users were last seen; one of whom nothing was ever noted is not in it.
     async fn last_seen(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError>;
 
-    /// Whether two users are members of one conversation, or have a direct conversation in which something was said.
-    async fn share_conversation(&self, one: &UserId, other: &UserId) -> Result<bool, StoreError>;
+    /// Those of `others` who are members of a conversation with `user`, or have a direct conversation with `user` in which
+    /// something was said.
+    async fn sharing(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 }

@@ -101,10 +101,11 @@ pub(super) const NOTE_SEEN: &str = "INSERT INTO users AS u (user_id, last_seen_m
      ON CONFLICT (user_id) DO UPDATE SET last_seen_ms = excluded.last_seen_ms \
      WHERE u.last_seen_ms < excluded.last_seen_ms";
 pub(super) const LAST_SEEN: &str = "SELECT user_id, last_seen_ms FROM users WHERE user_id = ANY ($1)";
-/// $3 is their direct conversation.
-pub(super) const SHARE_CONVERSATION: &str = "SELECT EXISTS (SELECT 1 FROM messages WHERE conversation_id = $3::text) \
-     OR EXISTS (SELECT 1 FROM members a JOIN members b ON b.conversation_id = a.conversation_id \
-                WHERE a.user_id = $1 AND b.user_id = $2)";
+/// $3 are the direct conversations with each of $2.
+pub(super) const SHARING: &str = "SELECT o.user_id FROM UNNEST($2::text[], $3::text[]) AS o (user_id, direct) \
+     WHERE EXISTS (SELECT 1 FROM messages WHERE conversation_id = o.direct) \
+        OR EXISTS (SELECT 1 FROM members a JOIN members b ON b.conversation_id = a.conversation_id \
+                   WHERE a.user_id = $1 AND b.user_id = o.user_id)";
 
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves cursors forward, never back.

@@ -29,10 +29,14 @@ impl Users for PostgresStore {
         rows.iter().map(read).collect()
     }
 
-    async fn share_conversation(&self, one: &UserId, other: &UserId) -> Result<bool, StoreError> {
-        let direct = ConversationId::direct(one, other).ok();
-        let direct = direct.as_ref().map(ConversationId::as_str);
-        let row = self.query_opt(sql::SHARE_CONVERSATION, &[&one.as_str(), &other.as_str(), &direct]).await?;
-        Ok(row.is_some_and(|row| row.get(0)))
+    async fn sharing(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let direct: Vec<Option<ConversationId>> =
+            others.iter().map(|other| ConversationId::direct(user, other).ok()).collect();
+        let direct: Vec<Option<&str>> =
+            direct.iter().map(|id| id.as_ref().map(ConversationId::as_str)).collect();
+        let others: Vec<&str> = others.iter().map(UserId::as_str).collect();
+        let rows = self.query(sql::SHARING, &[&user.as_str(), &others, &direct]).await?;
+        let read = |row: &tokio_postgres::Row| UserId::parse(row.get(0)).map_err(|_| unreadable("a user id"));
+        rows.iter().map(read).collect()
     }
 }

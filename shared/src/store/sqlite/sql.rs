@@ -56,7 +56,7 @@ pub(super) const NOTE_SEEN: &str = "INSERT INTO users AS u (user_id, last_seen_m
      WHERE u.last_seen_ms < excluded.last_seen_ms";
 pub(super) const LAST_SEEN: &str = "SELECT last_seen_ms FROM users WHERE user_id = ?1";
 /// ?3 is their direct conversation.
-pub(super) const SHARE_CONVERSATION: &str = "SELECT EXISTS (SELECT 1 FROM messages WHERE conversation_id = ?3) \
+pub(super) const IS_SHARING: &str = "SELECT EXISTS (SELECT 1 FROM messages WHERE conversation_id = ?3) \
      OR EXISTS (SELECT 1 FROM members a JOIN members b ON b.conversation_id = a.conversation_id \
                 WHERE a.user_id = ?1 AND b.user_id = ?2)";
 

@@ -44,13 +44,22 @@ impl Users for SqliteStore {
         self.0.reads.call(read).await
     }
 
-    async fn share_conversation(&self, one: &UserId, other: &UserId) -> Result<bool, StoreError> {
-        let direct = ConversationId::direct(one, other).ok();
-        let (one, other) = (one.clone(), other.clone());
+    async fn sharing(&self, user: &UserId, others: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let (user, mut others) = (user.clone(), others.to_vec());
         let read = move |db: &mut rusqlite::Connection| {
-            let direct = direct.as_ref().map(ConversationId::as_str);
-            let mut statement = db.prepare_cached(sql::SHARE_CONVERSATION)?;
-            Ok(statement.query_row(params![one.as_str(), other.as_str(), direct], |row| row.get(0))?)
+            let mut statement = db.prepare_cached(sql::IS_SHARING)?;
+            let mut failure = None;
+            others.retain(|other| {
+                let direct = ConversationId::direct(&user, other).ok();
+                let direct = direct.as_ref().map(ConversationId::as_str);
+                let found =
+                    statement.query_row(params![user.as_str(), other.as_str(), direct], |row| row.get(0));
+                found.unwrap_or_else(|error| {
+                    failure = Some(error);
+                    false
+                })
+            });
+            failure.map_or(Ok(others), |error| Err(error.into()))
         };
         self.0.reads.call(read).await
     }
