@@ -29,11 +29,16 @@ pub enum Scope {
     History,
     /// See which conversations a user is in.
     Users,
+    /// See who is online.
+    Presence,
+    /// See from where users are connected, and send them away.
+    Connections,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 4] = [Self::Publish, Self::Conversations, Self::History, Self::Users];
+    pub const ALL: [Self; 6] =
+        [Self::Publish, Self::Conversations, Self::History, Self::Users, Self::Presence, Self::Connections];
 
     /// The scope in a configuration.
     pub fn as_str(self) -> &'static str {
@@ -42,6 +47,8 @@ impl Scope {
             Self::Conversations => "conversations",
             Self::History => "history",
             Self::Users => "users",
+            Self::Presence => "presence",
+            Self::Connections => "connections",
         }
     }
 }

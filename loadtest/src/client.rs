@@ -85,6 +85,8 @@ impl ClientError {
 pub enum Push {
     /// A message of a conversation.
     Publication(String, Publication),
+    /// Something that is kept nowhere: the conversation, the name of the event, and its object.
+    Event(String, String, Box<RawValue>),
     /// Someone joined.
     Join(String, ClientInfo),
     /// Someone left.
@@ -413,8 +415,11 @@ impl Reader {
 
 /// Pushes that this client does not know are skipped, as the stock SDK does.
 fn read_push(push: PushBody) -> Result<Option<Push>, String> {
-    let PushBody { channel, publication, join, leave, unsubscribe, message } = push;
-    Ok(if let Some(publication) = publication {
+    let PushBody { channel, mut publication, join, leave, unsubscribe, message } = push;
+    let event = publication.as_mut().and_then(|publication| publication.tags.remove("event"));
+    Ok(if let (Some(name), Some(publication)) = (event, &publication) {
+        Some(Push::Event(channel, name, publication.data.clone()))
+    } else if let Some(publication) = publication {
         Some(Push::Publication(channel, publication))
     } else if let Some(join) = join {
         Some(Push::Join(channel, join.info))

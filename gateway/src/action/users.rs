@@ -35,7 +35,10 @@ pub async fn user_presence(node: &Node, actor: &Actor, users: &[UserId]) -> Resu
 
 /// What those who follow a user were told last; `None` when nobody knows.
 pub(super) async fn presence_snapshot(node: &Node, user: &UserId) -> Option<Online> {
-    node.online.told(user).await.inspect_err(|error| drop(unavailable(error))).ok().flatten()
+    let told = node.online.told(user).await;
+    told.inspect_err(|error| tracing::warn!(%error, "a follower cannot be told how things stand"))
+        .ok()
+        .flatten()
 }
 
 /// Whether `who` may know when `user` is online.

@@ -17,6 +17,8 @@ mod problem;
 mod publish;
 mod realtime;
 mod schema;
+mod signals;
+mod users;
 
 use std::sync::Arc;
 

@@ -13,17 +13,20 @@ use gateway::{
     announcement::Announcement,
     api_key::{ApiKey, ApiKeys, Scope},
     connection::{Emulations, Lines},
+    ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Origins, Routes, public_router},
     limits::{Limiter, Settings},
     metrics::Metrics,
+    online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
     revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
     socket::{self, AcceptLimits},
+    typing::Typists,
 };
 use loadtest::client::{Client, Push, Pushes};
 use serde_json::Value;
@@ -33,6 +36,7 @@ use shared::{
         Broker, Inbound,
         memory::{Memory, MemoryBroker},
     },
+    connections::{Connections, memory::MemoryConnections},
     domain::{NodeId, UserId},
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
@@ -62,6 +66,7 @@ pub struct Site {
     memory: Arc<Memory>,
     store: Arc<dyn Store>,
     presence: Arc<dyn Presence>,
+    connections: Arc<dyn Connections>,
     keys: Arc<ApiKeys>,
     secrets: Vec<(Scope, String)>,
     _dir: TempDir,
@@ -85,6 +90,7 @@ impl Site {
             memory: Memory::new(4, shared::broker::sequence::Limits::default()),
             store: Arc::new(store),
             presence: Arc::new(MemoryPresence::default()),
+            connections: Arc::new(MemoryConnections::default()),
             keys: Arc::new(ApiKeys::parse(&lines).unwrap()),
             secrets: made.into_iter().map(|(scope, (_, secret))| (scope, secret)).collect(),
             _dir: dir,
@@ -106,6 +112,13 @@ impl Site {
         let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
         let id = NodeId::parse(name).unwrap();
         let (tokens, revocable) = admission(&metrics).await;
+        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&broker), Arc::clone(&metrics)));
+        let online = Arc::new(OnlineUsers::new(
+            Arc::clone(&self.connections),
+            Arc::clone(&self.store),
+            Arc::clone(&ephemeral),
+            tracker.clone(),
+        ));
         let node = Arc::new(Node {
             id: id.clone(),
             installation: self.store.installation().await.unwrap(),
@@ -125,18 +138,29 @@ impl Site {
             publisher: Publisher::new(Arc::clone(&broker), Arc::clone(&self.store)),
             feed: Arc::clone(&feed),
             pending: Arc::new(Pending::new(broker.partitions(), Arc::clone(&metrics))),
-            roster: Arc::new(Roster::new(Arc::clone(&self.presence), Arc::clone(&broker), tracker.clone())),
+            roster: Arc::new(Roster::new(
+                Arc::clone(&self.presence),
+                Arc::clone(&ephemeral),
+                tracker.clone(),
+            )),
+            online,
+            typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            ephemeral,
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });
         let emulations = Arc::new(Emulations::default());
         let hears = Arc::new(AtomicBool::new(true));
-        broker.start(&id, feed.sink(inbound(&node, &emulations, &hears)));
+        let heartbeat = Arc::new(Heartbeat::new(metrics));
+        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &hears)));
+        let (watched, stopped) = (Arc::clone(&node), stop.clone());
+        tracker.spawn(async move { stopped.run_until_cancelled(watched.online.sweep()).await });
+        let (watched, stopped) = (Arc::clone(&node), stop.clone());
+        tracker.spawn(async move { stopped.run_until_cancelled(watched.typists.run()).await });
         let (watched, stopped) = (Arc::clone(&node), stop.clone());
         tracker.spawn(async move { stopped.run_until_cancelled(action::watch_members(&watched)).await });
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
-        let heartbeat = Arc::new(Heartbeat::new(metrics));
         let (watched, watching, stopped) = (Arc::clone(&node), Arc::clone(&heartbeat), stop.clone());
         tracker.spawn(async move { stopped.run_until_cancelled(watched.revocable.follow(&watching)).await });
         let lines = Lines {
@@ -181,10 +205,12 @@ async fn admission(metrics: &Arc<Metrics>) -> (Arc<TokenVerifier>, Arc<Revocable
 
 fn inbound(
     node: &Arc<Node>,
+    heartbeat: &Arc<Heartbeat>,
     emulations: &Arc<Emulations>,
     hears: &Arc<AtomicBool>,
 ) -> impl Fn(Inbound) + Send + Sync + 'static {
     let (node, emulations, hears) = (Arc::clone(node), Arc::clone(emulations), Arc::clone(hears));
+    let heartbeat = Arc::clone(heartbeat);
     move |inbound| {
         let Inbound::Announcement(bytes) = inbound else { return };
         match Announcement::decode(&bytes).unwrap() {
@@ -193,6 +219,7 @@ fn inbound(
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
             Announcement::MembersChanged(_) => {}
+            Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());
             }
@@ -203,6 +230,14 @@ fn inbound(
 /// A token of a user.
 pub fn token(user: &str) -> String {
     TokenMint::hmac(SECRET.as_bytes()).mint(&UserId::parse(user).unwrap(), TOKEN_SECONDS)
+}
+
+/// A token of a user with more claims.
+pub fn token_with(user: &str, claims: Value) -> String {
+    let mut all = serde_json::json!({ "sub": user, "exp": shared::clock::now_ms() / 1_000 + TOKEN_SECONDS });
+    all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &all, &key).unwrap()
 }
 
 /// An answer.
@@ -304,13 +339,16 @@ impl TestNode {
     }
 }
 
-/// The next push that is no join or leave.
+/// The next push that is a message, or the end of something.
 pub async fn next(pushes: &mut Pushes) -> Push {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, pushes.next()).await.expect("nothing came").unwrap() {
-            Push::Join(..) | Push::Leave(..) | Push::Stored(_) => {}
+            Push::Join(..) | Push::Leave(..) | Push::Stored(_) | Push::Event(..) => {}
+            // What a user is told of conversations has tests of its own.
+            Push::Publication(_, publication)
+                if publication.tags.get("kind").is_some_and(|kind| kind == "conversation") => {}
             push => return push,
         }
     }
