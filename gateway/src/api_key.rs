@@ -33,12 +33,21 @@ pub enum Scope {
     Presence,
     /// See from where users are connected, and send them away.
     Connections,
+    /// Take tokens back.
+    Revoke,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 6] =
-        [Self::Publish, Self::Conversations, Self::History, Self::Users, Self::Presence, Self::Connections];
+    pub const ALL: [Self; 7] = [
+        Self::Publish,
+        Self::Conversations,
+        Self::History,
+        Self::Users,
+        Self::Presence,
+        Self::Connections,
+        Self::Revoke,
+    ];
 
     /// The scope in a configuration.
     pub fn as_str(self) -> &'static str {
@@ -49,6 +58,7 @@ impl Scope {
             Self::Users => "users",
             Self::Presence => "presence",
             Self::Connections => "connections",
+            Self::Revoke => "revoke",
         }
     }
 }

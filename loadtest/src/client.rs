@@ -428,26 +428,10 @@ fn read_push(push: PushBody) -> Result<Option<Push>, String> {
     } else if let Some(unsubscribe) = unsubscribe {
         Some(Push::Unsubscribed(channel, unsubscribe.code))
     } else if let Some(message) = message {
-        is_stored_notice(&message.data)?
+        message.stored_notice()?.map(Push::Stored)
     } else {
         None
     })
-}
-
-fn is_stored_notice(data: &RawValue) -> Result<Option<Push>, String> {
-    #[derive(serde::Deserialize)]
-    struct Typed {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    match serde_json::from_str::<Typed>(data.get()) {
-        Ok(typed) if typed.kind == "stored" => {
-            let notice =
-                serde_json::from_str(data.get()).map_err(|error| format!("stored notice: {error}"))?;
-            Ok(Some(Push::Stored(notice)))
-        }
-        _ => Ok(None),
-    }
 }
 
 fn close_reason(payload: &[u8]) -> (u16, String) {

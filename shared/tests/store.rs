@@ -78,8 +78,6 @@ async fn suite(bed: &Bed) {
     members_and_conversations(bed).await;
     members_come_and_go(bed).await;
     conversations_are_listed_page_by_page(bed).await;
-    when_users_were_last_seen(bed).await;
-    who_shares_a_conversation(bed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -657,43 +655,4 @@ async fn conversations_are_listed_page_by_page(bed: &Bed) {
     assert_eq!(page("ann", Some("a"), 10).await, ["b", "c"].map(summary));
     assert_eq!(page("ann", Some("c"), 10).await, []);
     assert_eq!(page("eve", None, 10).await, []);
-}
-
-async fn when_users_were_last_seen(bed: &Bed) {
-    let store = bed.make("last_seen").await;
-    let seen = async |users: &[&str]| {
-        let users: Vec<UserId> = users.iter().map(|name| user(name)).collect();
-        let mut found = store.last_seen(&users).await.unwrap();
-        found.sort();
-        found
-    };
-    assert_eq!(seen(&["ann"]).await, []);
-    store.note_seen(&[]).await.unwrap();
-    store.note_seen(&[(user("bob"), 9), (user("ann"), 5)]).await.unwrap();
-    store.note_seen(&[(user("ann"), 7), (user("bob"), 8)]).await.unwrap();
-    assert_eq!(seen(&["zoe", "ann", "bob"]).await, [(user("ann"), 7), (user("bob"), 9)]);
-}
-
-async fn who_shares_a_conversation(bed: &Bed) {
-    let store = bed.make("shares").await;
-    let shares = async |one: &str, other: &str| {
-        let there = store.sharing(&user(one), &[user("zoe"), user(other)]).await.unwrap();
-        assert_eq!(store.sharing(&user(other), &[user(one)]).await.unwrap().len(), there.len());
-        there == [user(other)]
-    };
-    assert!(!shares("ann", "bob").await);
-    let conversation = Conversation {
-        id: room("team"),
-        kind: "group".to_owned(),
-        name: None,
-        members: ["ann", "bob"].map(|name| (user(name), Role::Member)).into(),
-        created_ms: 1,
-    };
-    assert!(store.create_conversation(&conversation).await.unwrap());
-    assert!(shares("ann", "bob").await);
-    assert!(!shares("ann", "eve").await && !shares("bob", "nobody").await);
-    let direct = ConversationId::direct(&user("ann"), &user("eve")).unwrap();
-    let said = Message { conversation: direct, ..message("x", 1, 0) };
-    store.writer("w").await.unwrap().commit(&[said], &[]).await.unwrap();
-    assert!(shares("ann", "eve").await && !shares("bob", "eve").await);
 }

@@ -27,6 +27,8 @@ use crate::config::{Config, Mode};
 
 /// The name of the SQLite file in the data directory.
 const DATABASE_FILE: &str = "starling.db";
+/// The name of the file of revocations in the data directory.
+const REVOCATIONS_FILE: &str = "revocations.jsonl";
 
 /// Where the SQLite file of this configuration lies.
 pub fn database_file(config: &Config) -> PathBuf {
@@ -106,6 +108,15 @@ impl Ports {
     }
 }
 
+/// Whether the configuration can be meant, as far as it shows without a connection.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    if let Mode::Cluster { redis_url, .. } = &config.mode {
+        // It connects only when it is asked, so that nothing but the URL can be wrong.
+        RedisPresence::new(&RedisConfig::new(redis_url)).context("cannot use REDIS_URL")?;
+    }
+    Ok(())
+}
+
 async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the directory {}", config.data_dir.display()))?;
@@ -114,14 +125,17 @@ async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
     let limits = Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() };
-    Ok(in_memory(store, partitions, limits, life, config.presence_seconds * 1_000))
+    let file = config.data_dir.join(REVOCATIONS_FILE);
+    let revocations = MemoryRevocations::open(&file, life);
+    let revocations = revocations.with_context(|| format!("cannot use {}", file.display()))?;
+    Ok(in_memory(store, partitions, limits, revocations, config.presence_seconds.saturating_mul(1_000)))
 }
 
 fn in_memory(
     store: Arc<dyn Store>,
     partitions: u16,
     limits: Limits,
-    life: Duration,
+    revocations: MemoryRevocations,
     presence_ms: u64,
 ) -> Ports {
     let memory = Memory::new(partitions, limits);
@@ -135,7 +149,7 @@ fn in_memory(
         broker: Arc::new(MemoryBroker::new(memory)),
         presence: Arc::new(MemoryPresence::with_ttl_ms(presence_ms)),
         connections: Arc::new(MemoryConnections::with_ttl_ms(presence_ms)),
-        revocations: Arc::new(MemoryRevocations::new(life)),
+        revocations: Arc::new(revocations),
         store,
         rates: Arc::new(MemoryRateLimits::default()),
         persister: Some(persister),
@@ -161,7 +175,7 @@ async fn cluster(
         probe_timeout: probe,
         ..RedisConfig::new(redis_url)
     };
-    let presence_ms = config.presence_seconds * 1_000;
+    let presence_ms = config.presence_seconds.saturating_mul(1_000);
     Ok(Ports {
         revocations: Arc::new(RedisRevocations::new(&redis, life).context("cannot use REDIS_URL")?),
         presence: Arc::new(RedisPresence::with_ttl_ms(&redis, presence_ms).context("cannot use REDIS_URL")?),
@@ -220,7 +234,10 @@ mod tests {
         assert_ne!(one, other);
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("db")).unwrap());
-        let start = || in_memory(Arc::clone(&store), 64, Limits::default(), Duration::ZERO, 60_000);
+        let start = || {
+            let revocations = MemoryRevocations::new(Duration::ZERO);
+            in_memory(Arc::clone(&store), 64, Limits::default(), revocations, 60_000)
+        };
 
         // A run that crashes before anything is stored.
         let crashed = start();

@@ -16,6 +16,7 @@ mod page;
 mod problem;
 mod publish;
 mod realtime;
+mod revocations;
 mod schema;
 mod signals;
 mod users;

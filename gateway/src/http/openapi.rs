@@ -17,7 +17,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    BATCH_BYTES_MAX, Routes, conversations, members, messages, problem::ProblemBody, publish, signals, users,
+    BATCH_BYTES_MAX, Routes, conversations, members, messages, problem::ProblemBody, publish, revocations,
+    signals, users,
 };
 
 /// The name of the one way to say who asks.
@@ -61,6 +62,7 @@ fn parts() -> (Router<Routes>, Document) {
         .routes(routes!(users::own_connections))
         .routes(routes!(users::connections))
         .routes(routes!(users::disconnect))
+        .routes(routes!(revocations::revoke))
         .merge(batches)
         .split_for_parts();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
@@ -95,7 +97,7 @@ mod tests {
         let (_, document) = parts();
         let paths: Vec<&String> = document.paths.paths.keys().collect();
         assert!(paths.iter().all(|path| path.starts_with("/v1/")), "{paths:?}");
-        assert_eq!(paths.len(), 15, "{paths:?}");
+        assert_eq!(paths.len(), 16, "{paths:?}");
     }
 
     #[test]

@@ -4,7 +4,14 @@ use gateway::api_key::Scope;
 use loadtest::client::{Client, ClientError, Push, Pushes};
 use serde_json::{Value, json};
 
-use crate::node::{PATIENCE, Site, TestNode, token, token_with};
+use crate::node::{PATIENCE, Site, TestNode, token, token_of};
+
+/// A token with more claims.
+fn token_with(user: &str, more: &Value) -> String {
+    let mut claims = json!({ "sub": user, "exp": shared::clock::now_ms() / 1_000 + 3_600 });
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    token_of(&claims)
+}
 
 /// The next push of which `look` makes something.
 async fn find<T>(pushes: &mut Pushes, look: impl Fn(&Push) -> Option<T>) -> T {
@@ -228,12 +235,12 @@ async fn whoever_has_a_role_is_in_its_room() {
     let site = Site::new();
     let (one, two) = (site.start("one").await, site.start("two").await);
     let url = |node: &TestNode| format!("http://{}", node.address);
-    let support = token_with("alice", json!({ "roles": ["support", "billing"] }));
+    let support = token_with("alice", &json!({ "roles": ["support", "billing"] }));
     let (alice, mut to_alice) = Client::connect(&url(&one), &support).await.unwrap();
     let subs = &alice.connected().subs;
     assert_eq!(subs.len(), 3);
     assert!(["role:support", "role:billing", "user:alice"].iter().all(|room| subs.contains_key(*room)));
-    let single = token_with("bob", json!({ "role": "support" }));
+    let single = token_with("bob", &json!({ "role": "support" }));
     let (bob, mut to_bob) = Client::connect(&url(&two), &single).await.unwrap();
     let (carol, _to_carol) = one.connect("carol").await;
 
@@ -259,7 +266,7 @@ async fn whoever_has_a_role_is_in_its_room() {
     assert_eq!(page["messages"].as_array().unwrap().len(), 1);
 
     // A new token without the role takes it out of the room.
-    bob.refresh(&token_with("bob", json!({ "iat": 1 }))).await.unwrap();
+    bob.refresh(&token_with("bob", &json!({ "iat": 1 }))).await.unwrap();
     find(&mut to_bob, |push| {
         matches!(push, Push::Unsubscribed(room, 2000) if room == "role:support").then_some(())
     })

@@ -8,4 +8,5 @@ mod headers;
 mod live;
 mod node;
 mod removal;
+mod revocations;
 mod server;
