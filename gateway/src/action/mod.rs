@@ -39,7 +39,7 @@ pub use presence::{presence, presence_stats};
 pub use revoke::{Revoke, revoke};
 pub use send::{Acknowledgement, publish, send};
 pub use signal::signal;
-pub use subscribe::{begin, subscribe, unsubscribe};
+pub use subscribe::{ServerRoom, begin, subscribe, unsubscribe};
 pub use typing::typing;
 pub use users::{PRESENCE_USERS_MAX, SendAway, connections, disconnect, send_away, user_presence};
 

@@ -1,6 +1,6 @@
 //! Joins a conversation, and reads what was missed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use shared::domain::{
@@ -66,7 +66,10 @@ async fn show_presence(node: &Node, client: &Client, conversation: &Conversation
     }
 }
 
-/// Joins all the rooms that the server puts a client into at its start, each with its subscription, and sends the greeting, which `seal` makes, before
+/// A room that the server puts a client into.
+pub type ServerRoom = (Subscribe, Arc<Subscription>);
+
+/// Joins all the rooms that the server puts a client into at its start, and sends the greeting, which `seal` makes, before
 /// anything that comes after it in any of them.
 ///
 /// # Errors
@@ -74,31 +77,28 @@ async fn show_presence(node: &Node, client: &Client, conversation: &Conversation
 pub async fn begin(
     node: &Node,
     client: &Arc<Client>,
-    personal: &Subscribe,
-    roles: &[Subscribe],
-    subscriptions: &HashMap<ConversationId, Arc<Subscription>>,
+    (personal, subscription): &ServerRoom,
+    others: &[ServerRoom],
     seal: &(dyn Fn(Vec<(ConversationId, Subscribed)>) -> Bytes + Sync),
 ) -> Result<(), Refusal> {
     let id = client.info.client;
-    let mut attempts = Vec::with_capacity(roles.len());
-    let mut begun: Vec<(ConversationId, Subscribed)> = Vec::with_capacity(roles.len());
-    let mut ends = Vec::with_capacity(roles.len());
-    for request in roles {
+    let mut attempts = Vec::with_capacity(others.len());
+    let mut begun: Vec<(ConversationId, Subscribed)> = Vec::with_capacity(others.len());
+    for (request, subscription) in others {
         let conversation = &request.conversation;
-        attempts.push(Attempt { node, conversation, id, succeeded: false });
-        let subscription = &subscriptions[conversation];
+        let attempt = Attempt { node, conversation, id, succeeded: false };
         node.feed.join(conversation, client, subscription).await.map_err(|_| Refusal::Unavailable)?;
         let (subscribed, up_to) = read(node, request).await?;
         begun.push((conversation.clone(), subscribed));
-        ends.push(up_to);
+        attempts.push((attempt, up_to));
     }
     let greet = |subscribed: Subscribed| {
         let personal = (personal.conversation.clone(), subscribed);
         seal(std::iter::once(personal).chain(begun.iter().cloned()).collect())
     };
-    join(node, client, personal, &subscriptions[&personal.conversation], &greet).await?;
-    for (attempt, up_to) in attempts.iter_mut().zip(ends) {
-        match node.feed.open(attempt.conversation, id, up_to, Bytes::new()).await {
+    join(node, client, personal, subscription, &greet).await?;
+    for (attempt, up_to) in &mut attempts {
+        match node.feed.open(attempt.conversation, id, *up_to, Bytes::new()).await {
             Opened::Open => attempt.succeeded = true,
             // What it was told it has is too old to go on from: it comes back and catches up.
             Opened::Behind | Opened::Gone => client.close(Disconnect::InsufficientState),

@@ -96,7 +96,7 @@ pub fn open_stream(
     let (frames, inbox) = mpsc::channel(FRAMES_WAITING_MAX);
     emulations.sessions.lock().insert(session.clone(), frames);
     let entry = Entry { emulations: Arc::downgrade(emulations), session };
-    let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key)).from_source(source);
+    let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key)).coming_from(source);
     lines.tracker.spawn(async move {
         let _entry = entry;
         run(link, admitted, outbox, connect, inbox).await;

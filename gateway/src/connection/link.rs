@@ -48,8 +48,8 @@ impl Link {
 
     /// Says where the client comes from.
     #[must_use]
-    pub fn from_source(self, source: Source) -> Self {
-        Self { session: self.session.from_source(source), ..self }
+    pub fn coming_from(self, source: Source) -> Self {
+        Self { session: self.session.coming_from(source), ..self }
     }
 
     /// Whether the client has said who it is.

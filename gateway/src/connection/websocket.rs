@@ -27,7 +27,7 @@ pub async fn converse(
     let outbox = Outbox::socket(&lines.outboxes, write, dialect.farewell);
     let mut reader = Reader::new(read, socket.read_ahead, frames);
     {
-        let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None).from_source(source);
+        let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None).coming_from(source);
         Box::pin(authenticate(lines, &mut reader, &mut link, &outbox)).await;
         admitted.authenticated();
         while !outbox.is_closed() {

@@ -19,7 +19,7 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
-    action::{self, Acknowledgement, Actor, Denial, Node},
+    action::{self, Acknowledgement, Actor, Denial, Node, ServerRoom},
     dialect::Dialect,
     heartbeat::Heartbeat,
     hub::{Client, Subscription, Turn},
@@ -96,7 +96,7 @@ impl Session {
 
     /// Says where the client comes from, before it says who it is.
     #[must_use]
-    pub fn from_source(mut self, source: Source) -> Self {
+    pub fn coming_from(mut self, source: Source) -> Self {
         self.source = source;
         self
     }
@@ -209,21 +209,20 @@ impl Session {
         resume: &[(ConversationId, Position)],
         welcome: &(dyn Fn(Vec<(ConversationId, Subscribed)>) -> Bytes + Sync),
     ) -> Result<(), Refusal> {
-        let request = |conversation: ConversationId| Subscribe {
-            recover: resume.iter().find(|(id, _)| *id == conversation).map(|(_, position)| position.clone()),
-            conversation,
-            join_leave: false,
-            refuse_unrecoverable: false,
+        let room = |conversation: ConversationId| -> ServerRoom {
+            let position = resume.iter().find(|(id, _)| *id == conversation);
+            let recover = position.map(|(_, position)| position.clone());
+            let request = Subscribe { conversation, recover, join_leave: false, refuse_unrecoverable: false };
+            (request, Subscription::new(false, true))
         };
-        let personal = request(ConversationId::personal(&client.info.user));
+        let personal = room(ConversationId::personal(&client.info.user));
         let claims = client.claims();
-        let roles = claims.identity.roles.iter().map(ConversationId::role);
-        let roles: Vec<Subscribe> = roles.map(request).collect();
-        let rooms = roles.iter().chain([&personal]).map(|room| room.conversation.clone());
-        let subscriptions: HashMap<ConversationId, Arc<Subscription>> =
-            rooms.map(|room| (room, Subscription::new(false, true))).collect();
-        action::begin(&self.node, client, &personal, &roles, &subscriptions, welcome).await?;
-        self.subscriptions = subscriptions;
+        let roles: Vec<ServerRoom> =
+            claims.identity.roles.iter().map(ConversationId::role).map(room).collect();
+        action::begin(&self.node, client, &personal, &roles, welcome).await?;
+        let rooms = roles.into_iter().chain([personal]);
+        self.subscriptions =
+            rooms.map(|(request, subscription)| (request.conversation, subscription)).collect();
         Ok(())
     }
 

@@ -63,6 +63,13 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The page that may use the API beside those of its own host.
 pub const FRIEND: &str = "https://app.example";
 
+const LIMITS: Limits = Limits {
+    subscriptions_per_connection: 100,
+    catchup_messages: 500,
+    catchup_bytes: 1 << 20,
+    body_bytes: 32 * 1024,
+};
+
 /// What all nodes share.
 pub struct Site {
     memory: Arc<Memory>,
@@ -127,12 +134,7 @@ impl Site {
             id: id.clone(),
             installation: self.store.installation().await.unwrap(),
             ack_mode: AckMode::Accepted,
-            limits: Limits {
-                subscriptions_per_connection: 100,
-                catchup_messages: 500,
-                catchup_bytes: 1 << 20,
-                body_bytes: 32 * 1024,
-            },
+            limits: LIMITS,
             limiter: Arc::new(Limiter::new(Settings::default(), Arc::new(MemoryRateLimits::default()))),
             tokens,
             revocable,
@@ -157,16 +159,9 @@ impl Site {
         let hears = Arc::new(AtomicBool::new(true));
         let heartbeat = Arc::new(Heartbeat::new(metrics));
         broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &hears)));
-        let (watched, stopped) = (Arc::clone(&node), stop.clone());
-        tracker.spawn(async move { stopped.run_until_cancelled(watched.online.sweep()).await });
-        let (watched, stopped) = (Arc::clone(&node), stop.clone());
-        tracker.spawn(async move { stopped.run_until_cancelled(watched.typists.run()).await });
-        let (watched, stopped) = (Arc::clone(&node), stop.clone());
-        tracker.spawn(async move { stopped.run_until_cancelled(action::watch_members(&watched)).await });
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
-        let (watched, watching, stopped) = (Arc::clone(&node), Arc::clone(&heartbeat), stop.clone());
-        tracker.spawn(async move { stopped.run_until_cancelled(watched.revocable.follow(&watching)).await });
+        watch(&node, &heartbeat, &tracker, &stop);
         let lines = Lines {
             node: Arc::clone(&node),
             heartbeat,
@@ -183,18 +178,35 @@ impl Site {
             hsts_seconds: 60,
             mint: None,
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let served = socket::serve(
-            listener,
-            public_router(routes),
-            AcceptLimits::default(),
-            stop.clone(),
-            tracker.clone(),
-        );
-        tracker.spawn(served);
+        let address = serve(routes, &tracker, &stop).await;
         TestNode { address, hears, _stop: stop.drop_guard() }
     }
+}
+
+/// Serves on a free port, and returns the address.
+async fn serve(routes: Routes, tracker: &TaskTracker, stop: &CancellationToken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let router = public_router(routes);
+    let served = socket::serve(listener, router, AcceptLimits::default(), stop.clone(), tracker.clone());
+    tracker.spawn(served);
+    address
+}
+
+/// Starts what a node does by itself.
+fn watch(node: &Arc<Node>, heartbeat: &Arc<Heartbeat>, tracker: &TaskTracker, stop: &CancellationToken) {
+    let (node, heartbeat, stop) = (Arc::clone(node), Arc::clone(heartbeat), stop.clone());
+    tracker.spawn(async move {
+        let all = async {
+            tokio::join!(
+                node.online.sweep(),
+                node.typists.run(),
+                action::watch_members(&node),
+                node.revocable.follow(&heartbeat)
+            )
+        };
+        stop.run_until_cancelled(all).await;
+    });
 }
 
 /// Who is let in: whoever has a token of [`token`], as long as it is not revoked on this node.
