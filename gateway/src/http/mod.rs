@@ -16,7 +16,10 @@ mod page;
 mod problem;
 mod publish;
 mod realtime;
+mod revocations;
 mod schema;
+mod signals;
+mod users;
 
 use std::sync::Arc;
 
