@@ -136,7 +136,7 @@ impl Consumer {
             metrics::owned(0);
             self.report(&trouble);
             tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = self.shutdown.cancelled(), if !self.parts.config.drain_on_stop => return false,
             }
         }
