@@ -170,6 +170,7 @@ fn message(seq: u64, kind: &str) -> Message {
         time: 1_700_000_000_000 + seq,
         sender: client().user,
         client_id: (kind == "text").then(|| ClientMessageId::parse("m-1").unwrap()),
+        reply_to: None,
         kind: MessageKind::parse(kind).unwrap(),
         body: Body::from_json("{\"text\":\"Größe 😀\",\n\"n\":9007199254740993}"),
     }

@@ -110,6 +110,7 @@ fn message(name: &str, seq: u64, prev: u64) -> Message {
         time: 1_700_000_000_000 + seq % 1000,
         sender,
         client_id: Some(client_id),
+        reply_to: None,
         kind: MessageKind::TEXT,
         body: Body::from_json(format!("\"{name}\"")),
     }

@@ -162,6 +162,7 @@ fn message(
         time: 0,
         sender: client().user,
         client_id,
+        reply_to: None,
         kind,
         body,
     }

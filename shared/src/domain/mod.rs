@@ -3,6 +3,7 @@
 //! May use: serde, bytes, uuid, sha2. Deliberately absent: tokio, clocks, randomness, Redis, Postgres, sockets,
 //! and everything that waits. Each type is plain data; whoever needs the present time passes it in.
 
+mod change;
 mod command;
 mod conversation;
 mod disconnect;
@@ -11,7 +12,9 @@ mod ids;
 mod message;
 mod partition;
 mod refusal;
+mod role;
 
+pub use change::{Change, ChangeAction, EMOJI_BYTES_MAX, MessageState, Reaction, is_emoji};
 pub use command::{
     Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send, Sent,
     Subscribe, Subscribed, Token,
@@ -26,3 +29,6 @@ pub use ids::{
 pub use message::{BODY_BYTES_MAX, Body, Epoch, KIND_BYTES_MAX, Message, MessageKind, Seq};
 pub use partition::{PARTITIONS_DEFAULT, PARTITIONS_MAX, Partition};
 pub use refusal::Refusal;
+pub use role::{
+    KIND_CHANNEL, KIND_DIRECT, KIND_GROUP, Kind, Kinds, Permission, Permissions, ROLE_BYTES_MAX, Role,
+};

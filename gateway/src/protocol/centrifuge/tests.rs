@@ -27,6 +27,7 @@ fn message(seq: u64, kind: &str, body: &str) -> Message {
         time: 1_700_000_000_000 + seq,
         sender: UserId::parse("1").unwrap(),
         client_id: seq.is_multiple_of(2).then(|| ClientMessageId::parse("m-1").unwrap()),
+        reply_to: None,
         kind: MessageKind::parse(kind).unwrap(),
         body: Body::from_json(body.to_owned()),
     }
