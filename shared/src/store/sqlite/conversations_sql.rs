@@ -64,9 +64,9 @@ macro_rules! summaries {
                  ORDER BY user_id LIMIT 10)), \
              l.edited_ms, l.deleted_ms, \
              l.conversation_id, l.seq, l.prev, l.id, l.time_ms, l.sender_id, l.client_id, l.kind, l.body, l.reply_to \
-             FROM (SELECT c.*, m.conversation_id, m.user_id, m.role, m.muted_until_ms, m.read_seq \
-                   FROM members m CROSS JOIN conversations c ON c.id = m.conversation_id \
-                   WHERE m.user_id = ?1 AND ",
+             FROM (SELECT c.*, own.conversation_id, own.user_id, own.role, own.muted_until_ms, own.read_seq \
+                   FROM members own CROSS JOIN conversations c ON c.id = own.conversation_id \
+                   WHERE own.user_id = ?1 AND ",
             $chosen,
             ") AS m \
              LEFT JOIN messages l ON l.conversation_id = m.id AND l.seq = m.last_message_seq \
@@ -78,7 +78,7 @@ macro_rules! summaries {
 pub(super) const CONVERSATIONS_OF: &str = summaries!(
     "(?2 IS NULL OR (c.last_ms, c.id) < (?2, ?3)) ORDER BY c.last_ms DESC, c.id DESC LIMIT ?4"
 );
-pub(super) const SUMMARY: &str = summaries!("m.conversation_id = ?2");
+pub(super) const SUMMARY: &str = summaries!("own.conversation_id = ?2");
 
 pub(super) const VERSION: &str = "SELECT version FROM conversations WHERE id = ?1";
 pub(super) const IS_MEMBER: &str =
