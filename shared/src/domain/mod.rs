@@ -5,8 +5,10 @@
 
 mod change;
 mod command;
+mod connection;
 mod conversation;
 mod disconnect;
+mod ephemeral;
 mod event;
 mod ids;
 mod message;
@@ -16,15 +18,17 @@ mod role;
 
 pub use change::{Change, ChangeAction, EMOJI_BYTES_MAX, MessageState, Reaction, is_emoji};
 pub use command::{
-    Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send, Sent,
-    Subscribe, Subscribed, Token,
+    Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send,
+    SendSignal, Sent, Subscribe, Subscribed, Token,
 };
+pub use connection::ConnectionRecord;
 pub use conversation::{ConversationKind, Direct};
 pub use disconnect::Disconnect;
+pub use ephemeral::{Occupancy, Online, Signal, Typing, Unread};
 pub use event::{ClientInfo, Event, Stored};
 pub use ids::{
     CONVERSATION_ID_BYTES_MAX, ClientMessageId, ConnectionId, ConversationId, IdError, MessageId, NodeId,
-    UserId,
+    RoleName, SignalName, UserId,
 };
 pub use message::{BODY_BYTES_MAX, Body, Epoch, KIND_BYTES_MAX, Message, MessageKind, Seq};
 pub use partition::{PARTITIONS_DEFAULT, PARTITIONS_MAX, Partition};
