@@ -21,6 +21,7 @@ pub mod revocation;
 pub mod roster;
 pub mod session;
 pub mod socket;
+pub mod view;
 
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use shared::{
     domain::{
-        Body, Change, ChangeAction, ConversationId, Direction, Message, MessageId, MessageKind, MessageState,
-        Role, Seq, UserId,
+        Body, Change, ChangeAction, ConversationId, ConversationSummary, Direction, ListCursor, Message,
+        MessageId, MessageKind, MessageState, Receipt, Role, Seq, UNREAD_MAX, UserId,
     },
     store::{
-        Changed, Conversation, ConversationSummary, HistoryRange, ListCursor, Marked, MembersChange,
-        Membership, Receipt, Standing, Store, StoreError, UNREAD_MAX,
+        Changed, Conversation, HistoryRange, Marked, MembersChange, Membership, Standing, Store, StoreError,
     },
 };
 use support_store::Bed;
@@ -86,7 +85,9 @@ async fn make(store: &dyn Store, id: &str, members: &[&str]) {
 /// A message without a name of its own.
 fn said(id: &str, seq: u64, by: &str, kind: &str, body: &str) -> Message {
     Message {
-        id: MessageId(Uuid::from_u128(u128::from(seq) << 64 | id.bytes().fold(0, |hash, byte| hash * 31 + u128::from(byte)))),
+        id: MessageId(Uuid::from_u128(
+            u128::from(seq) << 64 | id.bytes().fold(0, |hash, byte| hash * 31 + u128::from(byte)),
+        )),
         conversation: room(id),
         seq: Seq(seq),
         prev: Seq(seq - 1),
@@ -154,11 +155,8 @@ async fn members_and_conversations(bed: &Bed) {
     assert!(store.create_conversation(&conversation).await.unwrap());
     for (name, is) in [("ann", Some("owner")), ("bob", Some("member")), ("eve", None)] {
         let membership = store.membership(&conversation.id, &user(name)).await.unwrap();
-        let standing = is.map(|is| Standing {
-            kind: "group".to_owned(),
-            role: role(is),
-            muted_until_ms: None,
-        });
+        let standing =
+            is.map(|is| Standing { kind: "group".to_owned(), role: role(is), muted_until_ms: None });
         assert_eq!(membership, Membership { version: 1, standing }, "{name}");
     }
     let taken = team("team", &["eve:owner"]);
@@ -188,15 +186,18 @@ async fn members_come_and_go(bed: &Bed) {
     let store = bed.make("chat_change").await;
     let id = room("team");
     make(&*store, "team", &["ann:owner"]).await;
-    let add = async |names: &[&str]| {
-        store.add_members(&id, &users(names), &Role::MEMBER, MAX, 9).await.unwrap()
-    };
+    let add =
+        async |names: &[&str]| store.add_members(&id, &users(names), &Role::MEMBER, MAX, 9).await.unwrap();
     assert_eq!(add(&["carol", "bob", "bob"]).await, done(2, &["bob", "carol"]));
     assert_eq!(add(&["bob", "ann"]).await, MembersChange::Unneeded);
     assert_eq!(add(&["dan", "eve"]).await, MembersChange::Full, "all or none");
     assert_eq!(store.members(&id).await.unwrap().len(), 3);
     assert_eq!(add(&["ann", "dan"]).await, done(3, &["dan"]));
-    assert_eq!(add(&["ann", "dan"]).await, MembersChange::Unneeded, "a full one needs no room for who is in it");
+    assert_eq!(
+        add(&["ann", "dan"]).await,
+        MembersChange::Unneeded,
+        "a full one needs no room for who is in it"
+    );
 
     let among = async |names: &[&str]| {
         let mut found = store.members_among(&id, &users(names)).await.unwrap();
@@ -272,7 +273,11 @@ async fn who_is_banned_stays_out(bed: &Bed) {
     assert_eq!(store.membership(&id, &bob).await.unwrap().standing, None);
     assert_eq!(add("bob", u64::from(u32::MAX)).await, MembersChange::Banned, "for ever");
     assert_eq!(store.members(&id).await.unwrap().len(), 1, "nobody is added");
-    assert_eq!(store.ban(&id, &eve, Some(50)).await.unwrap(), done(3, &["eve"]), "who is no member can be kept out");
+    assert_eq!(
+        store.ban(&id, &eve, Some(50)).await.unwrap(),
+        done(3, &["eve"]),
+        "who is no member can be kept out"
+    );
     assert_eq!(add("eve", 49).await, MembersChange::Banned);
     assert_eq!(add("eve", 50).await, done(4, &["dan", "eve"]));
     assert_eq!(store.unban(&id, &bob).await.unwrap(), done(5, &["bob"]));
@@ -350,12 +355,16 @@ async fn a_direct_conversation_has_rows_from_its_first_message_on(bed: &Bed) {
     let of_bob = list(&*store, "bob").await;
     assert_eq!(of_bob.len(), 1);
     let direct = &of_bob[0];
-    assert_eq!((direct.kind.as_str(), &direct.role, &direct.others), ("direct", &Role::MEMBER, &users(&["ann"])));
+    assert_eq!(
+        (direct.kind.as_str(), &direct.role, &direct.others),
+        ("direct", &Role::MEMBER, &users(&["ann"]))
+    );
     assert_eq!((direct.created_ms, direct.active_ms, direct.unread), (1_001, 1_002, 2));
     assert_eq!(list(&*store, "ann").await[0].unread, 0);
     assert_eq!(store.conversation(&room("conv_a_b_c")).await.unwrap(), None, "nobody knows whose it is");
     // Made by hand before the first message.
-    let made = Conversation { kind: "direct".to_owned(), ..team("conv_cyd_dan", &["cyd:member", "dan:member"]) };
+    let made =
+        Conversation { kind: "direct".to_owned(), ..team("conv_cyd_dan", &["cyd:member", "dan:member"]) };
     assert!(store.create_conversation(&made).await.unwrap());
     commit(&*store, &[said("conv_cyd_dan", 1, "dan", "text", "1")]).await;
     assert_eq!(list(&*store, "cyd").await[0].unread, 1);
@@ -392,8 +401,11 @@ async fn marks_only_go_forward(bed: &Bed) {
     let mark = async |name: &str, read: u64, delivered: u64| {
         store.mark(&id, &user(name), Seq(read), Seq(delivered)).await.unwrap()
     };
-    let receipt =
-        |name: &str, read, delivered| Receipt { user: user(name), read: Seq(read), delivered: Seq(delivered) };
+    let receipt = |name: &str, read, delivered| Receipt {
+        user: user(name),
+        read: Seq(read),
+        delivered: Seq(delivered),
+    };
     assert_eq!(mark("ann", 0, 4).await, Marked::Forward(receipt("ann", 0, 4)));
     assert_eq!(mark("ann", 3, 0).await, Marked::Forward(receipt("ann", 3, 4)));
     assert_eq!(mark("ann", 6, 5).await, Marked::Forward(receipt("ann", 6, 6)), "what is read is received");
@@ -414,7 +426,8 @@ async fn edits_and_deletions_show_the_last_word(bed: &Bed) {
     let first = state(&*store, &message).await;
     assert_eq!((first.edited_ms, text(first.body.as_ref())), (Some(1_002), "2".to_owned()));
     // Two in one batch: the later one is the last word.
-    commit(&*store, &[changed(&message, 4, "ann", edit("4")), changed(&message, 5, "ann", edit(exact))]).await;
+    commit(&*store, &[changed(&message, 4, "ann", edit("4")), changed(&message, 5, "ann", edit(exact))])
+        .await;
     let edited = state(&*store, &message).await;
     assert_eq!((edited.edited_ms, text(edited.body.as_ref())), (Some(1_005), exact.to_owned()));
     assert_eq!(history(&*store, "team").await[0].body.as_bytes(), exact.as_bytes());

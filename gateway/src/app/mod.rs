@@ -112,6 +112,7 @@ impl App {
             feed: Arc::clone(&feed),
             pending,
             roster,
+            kinds: Arc::new(config.kinds.clone()),
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });

@@ -126,6 +126,7 @@ impl Site {
             feed: Arc::clone(&feed),
             pending: Arc::new(Pending::new(broker.partitions(), Arc::clone(&metrics))),
             roster: Arc::new(Roster::new(Arc::clone(&self.presence), Arc::clone(&broker), tracker.clone())),
+            kinds: Arc::new(kinds()),
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });

@@ -4,6 +4,7 @@
 //! and everything that waits. Each type is plain data; whoever needs the present time passes it in.
 
 mod change;
+mod chat;
 mod command;
 mod connection;
 mod conversation;
@@ -17,6 +18,10 @@ mod refusal;
 mod role;
 
 pub use change::{Change, ChangeAction, EMOJI_BYTES_MAX, MessageState, Reaction, is_emoji};
+pub use chat::{
+    ChatCommand, ChatReply, ConversationSummary, LastMessage, ListCursor, Manage, Member, NewConversation,
+    Receipt, SUMMARY_MEMBERS_MAX, SendChange, UNREAD_MAX,
+};
 pub use command::{
     Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send,
     SendSignal, Sent, Subscribe, Subscribed, Token,

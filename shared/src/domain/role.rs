@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
+use super::ids::RoleName;
+
 /// Longest name of a role and of a kind of conversation, in bytes.
 pub const ROLE_BYTES_MAX: usize = 32;
 
@@ -153,7 +155,7 @@ pub struct Kind {
     /// What users become who are added without a role.
     pub member_role: Role,
     /// Whose every user is told when one is made: those whose token names this role.
-    pub notify_role: Option<Role>,
+    pub notify_role: Option<RoleName>,
 }
 
 impl Kind {

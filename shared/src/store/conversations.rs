@@ -3,14 +3,12 @@
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::domain::{ConversationId, Message, MessageState, Role, Seq, UserId};
+use crate::domain::{
+    ConversationId, ConversationSummary, ListCursor, Member, MessageState, Receipt, Role, Seq, UserId,
+};
 
-/// Most users that a summary names beside the one it is for.
-pub const SUMMARY_MEMBERS_MAX: u32 = 10;
 /// Most users that the reactions to a message with one emoji name.
 pub const REACTION_USERS_MAX: u32 = 100;
-/// Unread messages are counted up to here; what reaches it stands for more.
-pub const UNREAD_MAX: u32 = 100;
 /// Most receipts that are read at once: those of the members who have read furthest.
 pub const RECEIPTS_MAX: u32 = 100;
 /// Most members whose unread messages are counted at once.
@@ -49,81 +47,6 @@ pub struct Conversation {
     pub members: Vec<(UserId, Role)>,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
-}
-
-/// A member of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// The user.
-    pub user: UserId,
-    /// What the user is.
-    pub role: Role,
-    /// May only read before, in milliseconds since 1970; `None` when not muted.
-    pub muted_until_ms: Option<u64>,
-    /// Since when, in milliseconds since 1970.
-    pub joined_ms: u64,
-}
-
-/// How far a member has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    /// The member.
-    pub user: UserId,
-    /// Has read everything up to here.
-    pub read: Seq,
-    /// Has received everything up to here.
-    pub delivered: Seq,
-}
-
-/// A conversation as a list of conversations shows it to one of its members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConversationSummary {
-    /// Its id.
-    pub id: ConversationId,
-    /// `direct`, `group`, `channel`, or a kind of the deployment's own.
-    pub kind: String,
-    /// What it is called.
-    pub name: Option<String>,
-    /// What the member is in it.
-    pub role: Role,
-    /// May only read before, in milliseconds since 1970; `None` when not muted.
-    pub muted_until_ms: Option<u64>,
-    /// When it was made, in milliseconds since 1970.
-    pub created_ms: u64,
-    /// When the last message was sent or, without one, the conversation made; in milliseconds since 1970.
-    pub active_ms: u64,
-    /// Its last entry, of whatever kind.
-    pub top: Seq,
-    /// Up to where the member has read.
-    pub read: Seq,
-    /// How many messages of others it has not read, up to [`UNREAD_MAX`].
-    pub unread: u32,
-    /// How many members it has.
-    pub members_count: u32,
-    /// The other members, by id, at most [`SUMMARY_MEMBERS_MAX`].
-    pub others: Vec<UserId>,
-    /// The last message: entries that only change others do not count.
-    pub last: Option<LastMessage>,
-}
-
-/// The last message of a conversation, as it stands now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastMessage {
-    /// The message; its body is what it says now.
-    pub message: Message,
-    /// When it was edited, in milliseconds since 1970.
-    pub edited_ms: Option<u64>,
-    /// When it was deleted, in milliseconds since 1970.
-    pub deleted_ms: Option<u64>,
-}
-
-/// A place in a list of conversations, newest activity first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListCursor {
-    /// When the last one on the page before was active, in milliseconds since 1970.
-    pub active_ms: u64,
-    /// Which it is.
-    pub id: ConversationId,
 }
 
 /// What a change of members came to.
@@ -277,7 +200,7 @@ pub trait Conversations: Send + Sync + 'static {
     /// not in it.
     async fn receipts(&self, conversation: &ConversationId) -> Result<Vec<Receipt>, StoreError>;
 
-    /// How many messages of others each member has not read, up to [`UNREAD_MAX`] each; at most
+    /// How many messages of others each member has not read, up to [`crate::domain::UNREAD_MAX`] each; at most
     /// [`UNREAD_MEMBERS_MAX`] members, by id.
     async fn unread_of(&self, conversation: &ConversationId) -> Result<Vec<(UserId, u32)>, StoreError>;
 

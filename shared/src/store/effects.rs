@@ -120,7 +120,8 @@ impl<'a> Effects<'a> {
                 }
             }
         }
-        effects.reads = reads.into_iter().map(|((conversation, user), seq)| (conversation, user, seq)).collect();
+        effects.reads =
+            reads.into_iter().map(|((conversation, user), seq)| (conversation, user, seq)).collect();
         effects.edits = edits.into_values().collect();
         effects.reactions = reactions.into_values().collect();
         effects

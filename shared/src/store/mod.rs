@@ -14,9 +14,8 @@ pub mod sqlite;
 use async_trait::async_trait;
 
 pub use conversations::{
-    Changed, Conversation, ConversationSummary, Conversations, LastMessage, ListCursor, Marked, Member,
-    MembersChange, Membership, RECEIPTS_MAX, REACTION_USERS_MAX, Receipt, SUMMARY_MEMBERS_MAX, Standing,
-    UNREAD_MAX, UNREAD_MEMBERS_MAX,
+    Changed, Conversation, Conversations, Marked, MembersChange, Membership, REACTION_USERS_MAX,
+    RECEIPTS_MAX, Standing, UNREAD_MEMBERS_MAX,
 };
 
 use crate::{

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Conversation, ConversationSummary, LastMessage, Member, Receipt, Standing, StoreError};
+use super::{Conversation, Standing, StoreError};
 use crate::{
     broker::{EntryId, LogPosition},
     domain::{
-        Body, ClientMessageId, ConversationId, Epoch, Message, MessageId, MessageKind, MessageState, Partition,
-        Reaction, Role, Seq, UserId,
+        Body, ClientMessageId, ConversationId, ConversationSummary, Epoch, LastMessage, Member, Message,
+        MessageId, MessageKind, MessageState, Partition, Reaction, Receipt, Role, Seq, UserId,
     },
 };
 
@@ -218,10 +218,7 @@ pub(super) fn read_standing(
 }
 
 /// What became of messages, and the reactions to them: both by seq.
-pub(super) fn join_states(
-    changed: Vec<MessageState>,
-    reactions: Vec<(Seq, Reaction)>,
-) -> Vec<MessageState> {
+pub(super) fn join_states(changed: Vec<MessageState>, reactions: Vec<(Seq, Reaction)>) -> Vec<MessageState> {
     let mut states: BTreeMap<Seq, MessageState> =
         changed.into_iter().map(|state| (state.seq, state)).collect();
     for (seq, reaction) in reactions {

@@ -5,10 +5,13 @@ use tokio_postgres::Row;
 
 use super::{PostgresStore, conversations_sql as sql, read_message};
 use crate::{
-    domain::{Body, ConversationId, MessageState, Reaction, Role, Seq, UserId},
+    domain::{
+        Body, ConversationId, ConversationSummary, LastMessage, ListCursor, Member, MessageState, Reaction,
+        Receipt, Role, Seq, UserId,
+    },
     store::{
-        Changed, Conversation, ConversationSummary, Conversations, LastMessage, ListCursor, Marked, Member,
-        MembersChange, Membership, REACTION_USERS_MAX, RECEIPTS_MAX, Receipt, StoreError, UNREAD_MEMBERS_MAX,
+        Changed, Conversation, Conversations, Marked, MembersChange, Membership, REACTION_USERS_MAX,
+        RECEIPTS_MAX, StoreError, UNREAD_MEMBERS_MAX,
         row::{
             ConversationRow, MemberRow, SummaryRow, bound, join_states, read_conversation,
             read_conversation_id, read_receipt, read_standing, read_user, signed, unsigned,

@@ -34,7 +34,11 @@ impl EffectStatements {
     }
 
     /// Writes all of it.
-    pub async fn write(&self, transaction: &Transaction<'_>, effects: &Effects<'_>) -> Result<(), StoreError> {
+    pub async fn write(
+        &self,
+        transaction: &Transaction<'_>,
+        effects: &Effects<'_>,
+    ) -> Result<(), StoreError> {
         if effects.touches.is_empty() {
             return Ok(());
         }
@@ -51,7 +55,11 @@ impl EffectStatements {
     }
 
     /// Makes the rows of direct conversations that had none: their id says who is in them.
-    async fn make_directs(&self, transaction: &Transaction<'_>, effects: &Effects<'_>) -> Result<(), StoreError> {
+    async fn make_directs(
+        &self,
+        transaction: &Transaction<'_>,
+        effects: &Effects<'_>,
+    ) -> Result<(), StoreError> {
         let directs: Vec<_> =
             effects.touches.iter().filter_map(|touch| Some((touch, touch.direct()?))).collect();
         if directs.is_empty() {
@@ -71,7 +79,11 @@ impl EffectStatements {
         answer(transaction.execute(&self.make_directs, &params)).await.map(drop)
     }
 
-    async fn mark_senders(&self, transaction: &Transaction<'_>, effects: &Effects<'_>) -> Result<(), StoreError> {
+    async fn mark_senders(
+        &self,
+        transaction: &Transaction<'_>,
+        effects: &Effects<'_>,
+    ) -> Result<(), StoreError> {
         let reads = &effects.reads;
         if reads.is_empty() {
             return Ok(());

@@ -5,10 +5,13 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{SqliteStore, conversations_sql as sql, read_message};
 use crate::{
-    domain::{Body, ConversationId, MessageState, Reaction, Role, Seq, UserId},
+    domain::{
+        Body, ConversationId, ConversationSummary, LastMessage, ListCursor, Member, MessageState, Reaction,
+        Receipt, Role, Seq, UserId,
+    },
     store::{
-        Changed, Conversation, ConversationSummary, Conversations, LastMessage, ListCursor, Marked, Member,
-        MembersChange, Membership, REACTION_USERS_MAX, RECEIPTS_MAX, Receipt, StoreError, UNREAD_MEMBERS_MAX,
+        Changed, Conversation, Conversations, Marked, MembersChange, Membership, REACTION_USERS_MAX,
+        RECEIPTS_MAX, StoreError, UNREAD_MEMBERS_MAX,
         row::{
             ConversationRow, MemberRow, SummaryRow, bound, join_states, read_conversation, read_receipt,
             read_standing, read_user, signed, unsigned,
@@ -291,9 +294,8 @@ impl Conversations for SqliteStore {
     }
 
     async fn unban(&self, conversation: &ConversationId, user: &UserId) -> Result<MembersChange, StoreError> {
-        let run = |transaction: &Transaction<'_>, place: [&str; 2]| {
-            Ok(transaction.execute(sql::UNBAN, place)?)
-        };
+        let run =
+            |transaction: &Transaction<'_>, place: [&str; 2]| Ok(transaction.execute(sql::UNBAN, place)?);
         self.change_member(conversation, user, run).await
     }
 

@@ -75,9 +75,8 @@ macro_rules! summaries {
     };
 }
 
-pub(super) const CONVERSATIONS_OF: &str = summaries!(
-    "(?2 IS NULL OR (c.last_ms, c.id) < (?2, ?3)) ORDER BY c.last_ms DESC, c.id DESC LIMIT ?4"
-);
+pub(super) const CONVERSATIONS_OF: &str =
+    summaries!("(?2 IS NULL OR (c.last_ms, c.id) < (?2, ?3)) ORDER BY c.last_ms DESC, c.id DESC LIMIT ?4");
 pub(super) const SUMMARY: &str = summaries!("own.conversation_id = ?2");
 
 pub(super) const VERSION: &str = "SELECT version FROM conversations WHERE id = ?1";
