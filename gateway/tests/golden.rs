@@ -177,5 +177,5 @@ fn message(seq: u64, kind: &str) -> Message {
 }
 
 fn page(messages: Vec<Message>) -> HistoryPage {
-    HistoryPage { messages, epoch: "aQ".to_owned(), top: Seq(20) }
+    HistoryPage { messages, states: vec![], epoch: "aQ".to_owned(), top: Seq(20) }
 }

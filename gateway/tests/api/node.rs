@@ -33,7 +33,7 @@ use shared::{
         Broker, Inbound,
         memory::{Memory, MemoryBroker},
     },
-    domain::{NodeId, UserId},
+    domain::{Kind, Kinds, NodeId, Permission, Permissions, Role, RoleName, UserId},
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
@@ -199,6 +199,17 @@ fn inbound(
             }
         }
     }
+}
+
+/// The kinds of the site's conversations: with one that a role is told of.
+fn kinds() -> Kinds {
+    let (client, mut kind) = (Role::parse("client").unwrap(), Kind::default());
+    kind.roles.insert(client.clone(), Permissions::of(&[Permission::Send, Permission::React]));
+    kind.maker_role = client;
+    kind.notify_role = Some(RoleName::parse("moderator").unwrap());
+    let mut kinds = Kinds::default();
+    assert!(kinds.set("dispute", kind));
+    kinds
 }
 
 /// A token of a user.

@@ -100,6 +100,7 @@ impl Gateway {
             publisher: Publisher::new(Arc::clone(&broker), Arc::clone(&store)),
             pending: Arc::new(Pending::new(PARTITIONS, Arc::clone(&metrics))),
             roster: Arc::new(Roster::new(presence.clone(), Arc::clone(&broker), tracker.clone())),
+            kinds: Arc::default(),
             memberships: Arc::new(MembershipCache::default()),
             broker,
             store,

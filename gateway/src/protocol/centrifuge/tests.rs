@@ -151,6 +151,7 @@ fn every_reply() -> Vec<Reply> {
     };
     let page = HistoryPage {
         messages: vec![message(1, "text", "[\n]"), message(2, "void", "null")],
+        states: vec![],
         epoch: "e".to_owned(),
         top: Seq(0),
     };
@@ -202,6 +203,7 @@ fn void_messages_are_seen_in_the_chain_alone() {
     assert_eq!(pushed(message(2, "void", "null")), "");
     let page = Reply::History(HistoryPage {
         messages: vec![message(1, "text", "1"), message(2, "void", "null"), message(3, "text", "3")],
+        states: vec![],
         epoch: "e".to_owned(),
         top: Seq(3),
     });
