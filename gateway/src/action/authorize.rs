@@ -3,11 +3,13 @@
 use shared::{
     auth::Identity,
     clock,
-    domain::{ConversationId, ConversationKind, Direct, KIND_DIRECT, Permission, Permissions, Refusal, Role},
+    domain::{
+        ConversationId, ConversationKind, Direct, KIND_DIRECT, Permission, Permissions, Refusal, Role, UserId,
+    },
     store::{Standing, StoreError},
 };
 
-use super::Node;
+use super::{Node, users::may_follow};
 
 /// On whose behalf something is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,10 @@ pub async fn authorize(node: &Node, who: &Identity, conversation: &ConversationI
     let is_member = match conversation.kind() {
         ConversationKind::Personal(owner) => owner == user.as_str(),
         ConversationKind::Role(name) => who.roles.iter().any(|role| role.as_str() == name),
-        ConversationKind::Presence(of) => of == user.as_str(),
+        ConversationKind::Presence(of) => match UserId::parse(of) {
+            Ok(of) => may_follow(node, who, &of).await?,
+            Err(_) => false,
+        },
         ConversationKind::Direct(pair) => is_one_of(pair, who),
         ConversationKind::Stored => standing(node, who, conversation).await?.is_some(),
     };

@@ -32,13 +32,9 @@ pub async fn create_conversation(
     actor: &Actor,
     wanted: NewConversation,
 ) -> Result<(Conversation, bool), Refusal> {
-    let by = match actor {
-        Actor::User(who) => {
-            node.limiter.publish_by(&who.user).await?;
-            Some(who.user.as_str())
-        }
-        Actor::Server => None,
-    };
+    if let Actor::User(who) = actor {
+        node.limiter.publish_by(&who.user).await?;
+    }
     check_name(wanted.name.as_deref())?;
     let conversation = plan(node, actor, wanted)?;
     if !node.store.create_conversation(&conversation).await.map_err(|error| unavailable(&error))? {
@@ -51,12 +47,9 @@ pub async fn create_conversation(
     }
     announce(node, MembersChanged { conversation: conversation.id.clone(), version: 1 }).await;
     let news = ConversationNews {
-        action: "created",
-        conversation: conversation.id.as_str(),
         kind: Some(&conversation.kind),
         name: conversation.name.as_deref(),
-        role: None,
-        by,
+        ..ConversationNews::new("created", &conversation.id, actor)
     };
     if let Some(role) = &node.kinds.get(&conversation.kind).notify_role {
         tell_role(node, role, &news).await;

@@ -302,17 +302,7 @@ impl<'a> Managed<'a> {
     }
 
     async fn tell(&self, users: &[UserId], action: &str, role: Option<&str>) {
-        let by = match self.actor {
-            Actor::User(who) => Some(who.user.as_str()),
-            Actor::Server => None,
-        };
-        let news = ConversationNews {
-            action,
-            conversation: self.id.as_str(),
-            role,
-            by,
-            ..ConversationNews::default()
-        };
+        let news = ConversationNews { role, ..ConversationNews::new(action, self.id, self.actor) };
         tell(self.node, users, &news).await;
     }
 }

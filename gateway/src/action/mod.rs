@@ -1,6 +1,6 @@
 //! What a client can do: one verb a file, the same for every protocol and for HTTP.
 //!
-//! May use: domain, the ports, feed, pending, roster, hub. Deliberately absent: axum, frames, JSON, and sessions.
+//! May use: domain, the ports, feed, pending, roster, online, typing, ephemeral, hub. Deliberately absent: axum, frames, JSON, and sessions.
 //! Every verb asks [`authorize`] first.
 
 mod authenticate;
@@ -16,7 +16,10 @@ mod presence;
 mod receipts;
 mod revoke;
 mod send;
+mod signal;
 mod subscribe;
+mod typing;
+mod users;
 
 use std::sync::Arc;
 
@@ -44,10 +47,14 @@ pub use presence::{presence, presence_stats};
 pub use receipts::{mark, receipts};
 pub use revoke::{Revoke, revoke};
 pub use send::{Acknowledgement, publish, send};
-pub use subscribe::{join, subscribe, unsubscribe};
+pub use signal::signal;
+pub use subscribe::{ServerRoom, begin, subscribe, unsubscribe};
+pub use typing::typing;
+pub use users::{PRESENCE_USERS_MAX, SendAway, connections, disconnect, send_away, user_presence};
 
 use crate::{
-    feed::Feed, limits::Limiter, metrics::Metrics, pending::Pending, revocation::Revocable, roster::Roster,
+    ephemeral::Ephemeral, feed::Feed, limits::Limiter, metrics::Metrics, online::OnlineUsers,
+    pending::Pending, revocation::Revocable, roster::Roster, typing::Typists,
 };
 
 /// Which commit a publish waits for.
@@ -106,6 +113,12 @@ pub struct Node {
     pub roster: Arc<Roster>,
     /// What each kind of conversation is like.
     pub kinds: Arc<Kinds>,
+    /// This node's connections, and who is online.
+    pub online: Arc<OnlineUsers>,
+    /// Who types on this node.
+    pub typists: Arc<Typists>,
+    /// The way out for what is kept nowhere.
+    pub ephemeral: Arc<Ephemeral>,
     /// Who may be where, for a while.
     pub memberships: Arc<MembershipCache>,
     /// What this node tells of itself.

@@ -5,17 +5,17 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use shared::domain::{Body, ConversationId, MessageKind, RoleName, Send, UserId};
 
-use super::{Node, send::record};
+use super::{Actor, Node, send::record};
 
 /// How many users are told at once.
 const TELLS_AT_ONCE: usize = 16;
 
 /// What has become of a conversation, for those whom it concerns.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ConversationNews<'a> {
     /// `created`, `added`, `removed`, `role`, or another word for what was done.
     pub action: &'a str,
-    /// Which one; the empty id cannot be, so it is always set.
+    /// Which one.
     pub conversation: &'a str,
     /// `direct`, `group`, or a kind of the deployment's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +29,17 @@ pub struct ConversationNews<'a> {
     /// Who did it; absent when the application's server did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<&'a str>,
+}
+
+impl<'a> ConversationNews<'a> {
+    /// News without details.
+    pub fn new(action: &'a str, conversation: &'a ConversationId, actor: &'a Actor) -> Self {
+        let by = match actor {
+            Actor::User(who) => Some(who.user.as_str()),
+            Actor::Server => None,
+        };
+        Self { action, conversation: conversation.as_str(), kind: None, name: None, role: None, by }
+    }
 }
 
 /// Tells each of the users. It is done already, so who cannot be told now finds it in the list of conversations.

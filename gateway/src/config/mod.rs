@@ -14,6 +14,7 @@ use serde::Deserialize;
 use shared::{
     auth::{HMAC_SECRET_BYTES_MIN, TOKEN_SECONDS_MAX, TokenRules},
     domain::{BODY_BYTES_MAX, Kinds, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
+    presence::PRESENCE_TTL_SECONDS,
 };
 
 use crate::{
@@ -158,6 +159,9 @@ struct Settings {
     /// Seconds between two comparisons of positions with Redis [default: 15].
     #[arg(long, env = "STARLING_POSITION_CHECK_SECONDS", value_name = "SECONDS")]
     position_check_seconds: Option<u64>,
+    /// Seconds that a connection counts as there after its node was last heard of; the same on all nodes [default: 60].
+    #[arg(long, env = "STARLING_PRESENCE_SECONDS", value_name = "SECONDS")]
+    presence_seconds: Option<u64>,
     /// Seconds of silence after which the subscriber connection is probed, and then again until it is given up [default: 5].
     #[arg(long, env = "STARLING_PROBE_SECONDS", value_name = "SECONDS")]
     probe_seconds: Option<u64>,
@@ -256,6 +260,8 @@ pub struct Config {
     pub linger_seconds: u64,
     /// Seconds between position checks.
     pub position_check_seconds: u64,
+    /// Seconds that a connection counts as there without a sign of its node.
+    pub presence_seconds: u64,
     /// Seconds of silence before a probe, and for its answer.
     pub probe_seconds: u64,
     /// Seconds between being told to stop and sending clients away.
@@ -328,6 +334,7 @@ impl Settings {
             catchup_bytes_max,
             linger_seconds,
             position_check_seconds,
+            presence_seconds,
             probe_seconds,
             drain_seconds,
             drain_delay_seconds,
@@ -361,8 +368,30 @@ impl Settings {
         Ok(())
     }
 
+    /// Refuses 0 where it would let nothing happen at all, rather than take it for something else.
+    fn check_zeros(&self) -> anyhow::Result<()> {
+        let zeros = [
+            ("token_seconds_max", self.token_seconds_max == Some(0)),
+            ("backlog_entries_max", self.backlog_entries_max == Some(0)),
+            ("body_bytes_max", self.body_bytes_max == Some(0)),
+            ("outbox_bytes_max", self.outbox_bytes_max == Some(0)),
+            ("subscriptions_max", self.subscriptions_max == Some(0)),
+            ("catchup_messages_max", self.catchup_messages_max == Some(0)),
+            ("catchup_bytes_max", self.catchup_bytes_max == Some(0)),
+            ("position_check_seconds", self.position_check_seconds == Some(0)),
+            ("presence_seconds", self.presence_seconds == Some(0)),
+            ("probe_seconds", self.probe_seconds == Some(0)),
+        ];
+        let zero = zeros.into_iter().find_map(|(name, is_zero)| is_zero.then_some(name));
+        match zero.or(self.limits.nothing_allowed()) {
+            Some(name) => bail!("{name} must be at least 1"),
+            None => Ok(()),
+        }
+    }
+
     fn check(self) -> anyhow::Result<Config> {
         self.check_keys()?;
+        self.check_zeros()?;
         let mode = match (self.redis_url, self.database_url) {
             (None, None) => Mode::Standalone,
             (Some(redis_url), Some(database_url)) => Mode::Cluster { redis_url, database_url },
@@ -411,8 +440,9 @@ impl Settings {
             catchup_messages_max: self.catchup_messages_max.unwrap_or(500),
             catchup_bytes_max: self.catchup_bytes_max.unwrap_or(1024 * 1024),
             linger_seconds: self.linger_seconds.unwrap_or(30),
-            position_check_seconds: self.position_check_seconds.unwrap_or(15).max(1),
-            probe_seconds: self.probe_seconds.unwrap_or(5).max(1),
+            position_check_seconds: self.position_check_seconds.unwrap_or(15),
+            presence_seconds: self.presence_seconds.unwrap_or(PRESENCE_TTL_SECONDS),
+            probe_seconds: self.probe_seconds.unwrap_or(5),
             drain_seconds: self.drain_seconds.unwrap_or(if standalone { 1 } else { 10 }),
             drain_delay_seconds: self.drain_delay_seconds.unwrap_or(if standalone { 0 } else { 5 }),
             kinds: self.chat.unwrap_or_default().check()?,
@@ -446,10 +476,17 @@ mod tests {
             ("redis_url = 'r'\ndatabase_url = 'd'", "STARLING_TOKEN_HMAC_SECRET"),
             ("token_hmac_secret = 'short'", "STARLING_TOKEN_HMAC_SECRET"),
             ("partitions = 0", "partitions"),
+            ("token_seconds_max = 0", "token_seconds_max"),
+            ("probe_seconds = 0", "probe_seconds"),
+            ("[limits]\nconnections_max = 0", "connections_max"),
+            ("[limits]\npublishes_per_user_burst = 0", "publishes_per_user_burst"),
         ] {
             let error = settings(toml).check().unwrap_err().to_string();
             assert!(error.contains(names), "{toml}: {error}");
         }
         assert!(toml::from_str::<Settings>("no_such_setting = 1").is_err());
+        for zero in ["linger_seconds = 0", "drain_seconds = 0", "[limits]\ntrusted_proxies = 0"] {
+            settings(zero).check().unwrap();
+        }
     }
 }

@@ -18,7 +18,10 @@ mod problem;
 mod publish;
 mod realtime;
 mod receipts;
+mod revocations;
 mod schema;
+mod signals;
+mod users;
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     BATCH_BYTES_MAX, Routes, changes, conversations, members, messages, problem::ProblemBody, publish,
-    receipts,
+    receipts, revocations, signals, users,
 };
 
 /// The name of the one way to say who asks.
@@ -36,6 +36,7 @@ const BEARER: &str = "bearer";
         (name = "Conversations", description = "Make and list them."),
         (name = "Members", description = "Who is in a conversation."),
         (name = "Messages", description = "Send, and read back."),
+        (name = "Users", description = "Who is online, and one's own devices."),
         (name = "Server", description = "For application servers with an API key."),
     ),
 )]
@@ -63,6 +64,14 @@ fn parts() -> (Router<Routes>, Document) {
         .routes(routes!(messages::read, messages::send))
         .routes(routes!(conversations::list_of_user))
         .routes(routes!(publish::to_user))
+        .routes(routes!(publish::to_role))
+        .routes(routes!(signals::signal))
+        .routes(routes!(signals::typing))
+        .routes(routes!(users::presence))
+        .routes(routes!(users::own_connections))
+        .routes(routes!(users::connections))
+        .routes(routes!(users::disconnect))
+        .routes(routes!(revocations::revoke))
         .merge(batches)
         .split_for_parts();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
@@ -97,7 +106,7 @@ mod tests {
         let (_, document) = parts();
         let paths: Vec<&String> = document.paths.paths.keys().collect();
         assert!(paths.iter().all(|path| path.starts_with("/v1/")), "{paths:?}");
-        assert_eq!(paths.len(), 17, "{paths:?}");
+        assert_eq!(paths.len(), 26, "{paths:?}");
     }
 
     #[test]

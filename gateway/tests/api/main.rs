@@ -5,6 +5,8 @@
 mod alike;
 mod conversations;
 mod headers;
+mod live;
 mod node;
 mod removal;
+mod revocations;
 mod server;

@@ -10,6 +10,7 @@ mod migration;
 pub mod postgres;
 mod row;
 pub mod sqlite;
+mod users;
 
 use async_trait::async_trait;
 
@@ -17,6 +18,7 @@ pub use conversations::{
     Changed, Conversation, Conversations, Marked, MembersChange, Membership, REACTION_USERS_MAX,
     RECEIPTS_MAX, Standing, UNREAD_MEMBERS_MAX,
 };
+pub use users::Users;
 
 use crate::{
     broker::LogPosition,
@@ -73,7 +75,7 @@ pub struct Committed {
 
 /// What is kept for ever.
 #[async_trait]
-pub trait Store: Conversations {
+pub trait Store: Conversations + Users {
     /// Names this installation: 8 characters, made once. Positions of another installation mean nothing here.
     async fn installation(&self) -> Result<String, StoreError>;
 

@@ -11,6 +11,7 @@ mod error;
 mod migrate;
 mod session;
 mod sql;
+mod users;
 mod writer;
 
 use std::{sync::Arc, time::Duration};

@@ -10,6 +10,7 @@ mod effects;
 mod open;
 mod sql;
 mod thread;
+mod users;
 mod writer;
 
 use std::{

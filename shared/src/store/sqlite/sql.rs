@@ -29,6 +29,16 @@ pub(super) const CLAIM: &str = "INSERT INTO partition_epoch AS p (partition, epo
 pub(super) const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 pub(super) const MARK_CLEAN: &str = "UPDATE partition_epoch SET clean = 1 WHERE partition = ?1";
 
+/// Notes when a user was last seen, unless something later is known.
+pub(super) const NOTE_SEEN: &str = "INSERT INTO users AS u (user_id, last_seen_ms) VALUES (?1, ?2) \
+     ON CONFLICT (user_id) DO UPDATE SET last_seen_ms = excluded.last_seen_ms \
+     WHERE u.last_seen_ms < excluded.last_seen_ms";
+pub(super) const LAST_SEEN: &str = "SELECT last_seen_ms FROM users WHERE user_id = ?1";
+/// ?3 is their direct conversation.
+pub(super) const IS_SHARING: &str = "SELECT EXISTS (SELECT 1 FROM messages WHERE conversation_id = ?3) \
+     OR EXISTS (SELECT 1 FROM members a JOIN members b ON b.conversation_id = a.conversation_id \
+                WHERE a.user_id = ?1 AND b.user_id = ?2)";
+
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves a cursor forward, never back.
 pub(super) const MOVE_CURSOR: &str = "INSERT INTO persister_cursor AS c (partition, epoch, ms, n) \
