@@ -4,6 +4,7 @@
 
 mod access;
 mod address;
+mod changes;
 mod conversations;
 mod extract;
 mod headers;
@@ -16,6 +17,7 @@ mod page;
 mod problem;
 mod publish;
 mod realtime;
+mod receipts;
 mod revocations;
 mod schema;
 mod signals;
