@@ -15,6 +15,7 @@ mod hostile;
 mod limits;
 mod redis_cluster;
 mod shutdown;
+mod socketio;
 mod stall;
 mod standalone;
 mod start;

@@ -4,6 +4,7 @@
 
 mod access;
 mod address;
+mod changes;
 mod conversations;
 mod extract;
 mod headers;
@@ -16,8 +17,11 @@ mod page;
 mod problem;
 mod publish;
 mod realtime;
+mod receipts;
 mod revocations;
 mod schema;
+mod signals;
+mod users;
 
 use std::sync::Arc;
 
