@@ -5,6 +5,8 @@
 mod access;
 mod address;
 mod conversations;
+mod echo;
+mod engineio;
 mod extract;
 mod headers;
 mod health;
@@ -28,6 +30,7 @@ use axum::{
 };
 use shared::auth::TokenMint;
 
+pub use echo::Echo;
 pub use health::{Health, health_router};
 pub use origins::Origins;
 
