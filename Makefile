@@ -1,7 +1,9 @@
 .DEFAULT_GOAL := help
 # How long `make fuzz` runs each of its targets.
 FUZZ_SECONDS ?= 60
-.PHONY: help run cluster test storm lint fmt bench fuzz fuzz-http slowhttp deps clean
+# How long Postgres is away in `make outage`.
+OUTAGE_SECONDS ?= 180
+.PHONY: help run cluster test storm outage lint fmt bench fuzz fuzz-http slowhttp deps clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +21,11 @@ test: ## Install what is missing, check style, build, run all tests; the last li
 storm: ## Let 10,000 clients come back at once (STARLING_STORM_CLIENTS=n; needs as many open files, twice)
 	cargo build --release -p gateway -p persister --bins
 	STARLING_STORM_CLIENTS=$${STARLING_STORM_CLIENTS:-10000} cargo test --release -p deploy --test system -- --nocapture storm::
+
+outage: ## Keep Postgres away for minutes under load, until the log is full and longer (OUTAGE_SECONDS=180)
+	cargo build --release -p gateway -p persister --bins
+	STARLING_OUTAGE_SECONDS=$(OUTAGE_SECONDS) STARLING_OUTAGE_ENTRIES=20000 \
+	cargo test --release -p deploy --test system -- --nocapture limits::a_full_log
 
 lint: ## Check format and lints, and licences by cargo-deny if it is installed
 	@.ci/lint

@@ -29,11 +29,13 @@ pub enum Scope {
     History,
     /// See which conversations a user is in.
     Users,
+    /// Take tokens back.
+    Revoke,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 4] = [Self::Publish, Self::Conversations, Self::History, Self::Users];
+    pub const ALL: [Self; 5] = [Self::Publish, Self::Conversations, Self::History, Self::Users, Self::Revoke];
 
     /// The scope in a configuration.
     pub fn as_str(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Scope {
             Self::Conversations => "conversations",
             Self::History => "history",
             Self::Users => "users",
+            Self::Revoke => "revoke",
         }
     }
 }

@@ -352,8 +352,29 @@ impl Settings {
         Ok(())
     }
 
+    /// Refuses 0 where it would let nothing happen at all, rather than take it for something else.
+    fn check_zeros(&self) -> anyhow::Result<()> {
+        let zeros = [
+            ("token_seconds_max", self.token_seconds_max == Some(0)),
+            ("backlog_entries_max", self.backlog_entries_max == Some(0)),
+            ("body_bytes_max", self.body_bytes_max == Some(0)),
+            ("outbox_bytes_max", self.outbox_bytes_max == Some(0)),
+            ("subscriptions_max", self.subscriptions_max == Some(0)),
+            ("catchup_messages_max", self.catchup_messages_max == Some(0)),
+            ("catchup_bytes_max", self.catchup_bytes_max == Some(0)),
+            ("position_check_seconds", self.position_check_seconds == Some(0)),
+            ("probe_seconds", self.probe_seconds == Some(0)),
+        ];
+        let zero = zeros.into_iter().find_map(|(name, is_zero)| is_zero.then_some(name));
+        match zero.or(self.limits.nothing_allowed()) {
+            Some(name) => bail!("{name} must be at least 1"),
+            None => Ok(()),
+        }
+    }
+
     fn check(self) -> anyhow::Result<Config> {
         self.check_keys()?;
+        self.check_zeros()?;
         let mode = match (self.redis_url, self.database_url) {
             (None, None) => Mode::Standalone,
             (Some(redis_url), Some(database_url)) => Mode::Cluster { redis_url, database_url },
@@ -402,8 +423,8 @@ impl Settings {
             catchup_messages_max: self.catchup_messages_max.unwrap_or(500),
             catchup_bytes_max: self.catchup_bytes_max.unwrap_or(1024 * 1024),
             linger_seconds: self.linger_seconds.unwrap_or(30),
-            position_check_seconds: self.position_check_seconds.unwrap_or(15).max(1),
-            probe_seconds: self.probe_seconds.unwrap_or(5).max(1),
+            position_check_seconds: self.position_check_seconds.unwrap_or(15),
+            probe_seconds: self.probe_seconds.unwrap_or(5),
             drain_seconds: self.drain_seconds.unwrap_or(if standalone { 1 } else { 10 }),
             drain_delay_seconds: self.drain_delay_seconds.unwrap_or(if standalone { 0 } else { 5 }),
             limits: self.limits.into(),
@@ -436,10 +457,17 @@ mod tests {
             ("redis_url = 'r'\ndatabase_url = 'd'", "STARLING_TOKEN_HMAC_SECRET"),
             ("token_hmac_secret = 'short'", "STARLING_TOKEN_HMAC_SECRET"),
             ("partitions = 0", "partitions"),
+            ("token_seconds_max = 0", "token_seconds_max"),
+            ("probe_seconds = 0", "probe_seconds"),
+            ("[limits]\nconnections_max = 0", "connections_max"),
+            ("[limits]\npublishes_per_user_burst = 0", "publishes_per_user_burst"),
         ] {
             let error = settings(toml).check().unwrap_err().to_string();
             assert!(error.contains(names), "{toml}: {error}");
         }
         assert!(toml::from_str::<Settings>("no_such_setting = 1").is_err());
+        for zero in ["linger_seconds = 0", "drain_seconds = 0", "[limits]\ntrusted_proxies = 0"] {
+            settings(zero).check().unwrap();
+        }
     }
 }

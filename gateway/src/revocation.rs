@@ -3,7 +3,11 @@
 //! May use: the port to revocations, hub's clients, heartbeat's list of them. Deliberately absent: deciding what is revoked.
 //! The list is read again and again; while it cannot be, nobody knows who must not come in, so after a while nobody does.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use shared::{
@@ -23,6 +27,8 @@ pub const UNREAD_MAX: Duration = Duration::from_secs(30);
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a read that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How often it is looked whether the list is still the one that was read. One that was emptied goes on without a break.
+const LOSS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often what is too old is forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -91,18 +97,21 @@ impl Revocable {
 
     /// Reads on for ever, and closes whoever comes under a revocation.
     pub async fn follow(&self, heartbeat: &Heartbeat) {
-        let (mut was_broken, mut forgotten) = (false, Instant::now());
+        let (mut looked, mut forgotten) = (None::<Instant>, Instant::now());
         loop {
-            match self.step(was_broken).await {
+            let must_look = looked.is_none_or(|looked| looked.elapsed() >= LOSS_CHECK_INTERVAL);
+            match self.step(must_look).await {
                 Ok(found) => {
-                    was_broken = false;
+                    if must_look {
+                        looked = Some(Instant::now());
+                    }
                     if found > 0 {
                         self.close(heartbeat);
                     }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "revocations cannot be read");
-                    was_broken = true;
+                    looked = None;
                     sleep(RETRY_PAUSE).await;
                 }
             }
@@ -113,17 +122,23 @@ impl Revocable {
         }
     }
 
-    async fn step(&self, was_broken: bool) -> Result<usize, BrokerError> {
+    async fn step(&self, must_look: bool) -> Result<usize, BrokerError> {
         let last = self.known.lock().last;
-        if was_broken && last != EntryId::default() && !self.port.has(last).await? {
+        // An entry that is older than any token was let go of, not lost.
+        let is_in_force = last.ms.saturating_add(self.lifetime_ms) > clock::now_ms();
+        if must_look && last != EntryId::default() && is_in_force && !self.port.has(last).await? {
             self.put_back().await?;
         }
         Ok(self.read(READ_WAIT).await?.0)
     }
 
-    /// The log was lost: what this node still knows is revoked again, and everything is read from the start.
+    /// The log was lost: what this node still knows, and no other has put back, is revoked again, and everything is read
+    /// from the start.
     async fn put_back(&self) -> Result<(), BrokerError> {
-        let known = self.known.lock().revocations();
+        let mut known = self.known.lock().revocations();
+        for revocation in self.there().await? {
+            known.remove(&revocation);
+        }
         tracing::warn!(count = known.len(), "revocations were lost; this node puts back what it knows");
         for revocation in known {
             match self.port.revoke(&revocation).await {
@@ -134,6 +149,20 @@ impl Revocable {
         }
         self.known.lock().last = EntryId::default();
         Ok(())
+    }
+
+    /// What the list has now.
+    async fn there(&self) -> Result<Vec<Revocation>, BrokerError> {
+        let (mut there, mut last) = (Vec::new(), EntryId::default());
+        loop {
+            let entries = self.port.read(last, Duration::ZERO).await?;
+            let is_all = entries.len() < READ_ENTRIES_MAX;
+            last = entries.last().map_or(last, |entry| entry.id);
+            there.extend(entries.into_iter().filter_map(|entry| entry.what));
+            if is_all {
+                return Ok(there);
+            }
+        }
     }
 
     /// Reads once. Returns how many entries there were, and whether these were all.
@@ -183,7 +212,7 @@ impl Known {
         }
     }
 
-    fn revocations(&self) -> Vec<Revocation> {
+    fn revocations(&self) -> HashSet<Revocation> {
         let tokens = self.tokens.keys().cloned().map(Revocation::Token);
         let users = self.users.iter().map(|(user, (before, _))| Revocation::User(user.clone(), *before));
         tokens.chain(users).collect()

@@ -21,6 +21,7 @@ fn in_force(limit: Limit) -> u64 {
         Limit::HeaderBytes => accept::HEADER_BYTES_MAX,
         Limit::HandshakeSeconds => return accept::HEADER_SECONDS_MAX,
         Limit::RequestBytes => http::REQUEST_BYTES_MAX,
+        Limit::BodySeconds => return settings.body_seconds_max,
         Limit::Connections => settings.connections_max,
         Limit::ConnectionsPerAddress => settings.connections_per_address_max,
         Limit::HandshakesPerSecond => return settings.handshakes_per_second.into(),

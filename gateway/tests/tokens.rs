@@ -277,6 +277,15 @@ async fn a_node_that_was_cut_off_lets_nobody_in_and_then_makes_up_for_it() {
 
 #[tokio::test]
 async fn what_redis_has_lost_is_put_back_by_a_node_that_knows_it() {
+    put_back_after(true).await;
+}
+
+#[tokio::test]
+async fn what_redis_has_lost_without_a_break_is_put_back_too() {
+    put_back_after(false).await;
+}
+
+async fn put_back_after(restart: bool) {
     let (shared, mut redis) = (Shared::new(), redis().await);
     let a = gateway_with("a", &shared, over(redis.url()), UNREAD_MAX).await;
     let alice = token_of("alice", &json!({ "jti": "t-1" }));
@@ -287,7 +296,9 @@ async fn what_redis_has_lost_is_put_back_by_a_node_that_knows_it() {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let _: String = redis::cmd("FLUSHALL").query_async(&mut connection).await.unwrap();
-    redis.restart().await.unwrap();
+    if restart {
+        redis.restart().await.unwrap();
+    }
     let b = gateway_with("b", &shared, over(redis.url()), UNREAD_MAX).await;
     for revoked in [&alice, &bob] {
         eventually(async || action::authenticate(&b.node, revoked).await == Err(Denial::Revoked)).await;

@@ -15,4 +15,5 @@ mod consumer;
 pub mod failpoint;
 pub mod metrics;
 
+pub use backoff::Backoff;
 pub use consumer::{Parts, PersisterConfig, STOP_SECONDS_MAX, run};

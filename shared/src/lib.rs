@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod broker;
 pub mod clock;
+pub mod connections;
 pub mod domain;
 pub mod log;
 pub mod presence;

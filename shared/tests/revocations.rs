@@ -157,3 +157,32 @@ async fn what_another_version_wrote_does_not_stop_a_reader() {
     let read: Vec<Option<Revocation>> = read.into_iter().map(|entry| entry.what).collect();
     assert_eq!(read, [None, None, None, Some(token("a"))]);
 }
+
+#[tokio::test]
+async fn a_file_keeps_them_for_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("revocations.jsonl");
+    let start = EntryId::default();
+    let all = [token("a b\"ä\n"), user("alice", 7), token("c")];
+    let port = MemoryRevocations::open(&path, LIFE).unwrap();
+    for revocation in &all {
+        port.revoke(revocation).await.unwrap();
+    }
+    let read = port.read(start, Duration::ZERO).await.unwrap();
+    drop(port);
+    // As a process leaves it that is killed in the middle of a line.
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{whole}{{\"ms\":1")).unwrap();
+    let port = MemoryRevocations::open(&path, LIFE).unwrap();
+    assert_eq!(port.read(start, Duration::ZERO).await.unwrap(), read);
+    port.revoke(&token("d")).await.unwrap();
+    drop(port);
+    let port = MemoryRevocations::open(&path, LIFE).unwrap();
+    let again = port.read(read[2].id, Duration::ZERO).await.unwrap();
+    assert_eq!(what(&again), [token("d")]);
+    drop(port);
+    let expired = MemoryRevocations::open(&path, Duration::ZERO).unwrap();
+    assert!(expired.read(start, Duration::ZERO).await.unwrap().is_empty());
+    std::fs::write(&path, "no line\n").unwrap();
+    assert!(MemoryRevocations::open(&path, LIFE).is_err());
+}

@@ -13,7 +13,8 @@ use jsonwebtoken::{
 use serde_json::{Value, json};
 use shared::{
     auth::{
-        Claims, JTI_BYTES_MAX, JwksLimits, Key, KeyError, TokenError, TokenMint, TokenRules, TokenVerifier,
+        Claims, JTI_BYTES_MAX, JwksLimits, Key, KeyError, ROLES_MAX, TokenError, TokenMint, TokenRules,
+        TokenVerifier,
     },
     clock::now_ms,
     domain::{ConversationId, UserId},
@@ -234,6 +235,27 @@ async fn claims_are_what_they_must_be() {
     assert_eq!(verify(&with(&json!({ "exp": seconds }))).await.unwrap().expires, exp);
     let minted = TokenMint::hmac(SECRET.as_bytes()).mint(&user, 60);
     assert_eq!(verifier.verify(&minted).await.unwrap().identity.user, user);
+}
+
+#[tokio::test]
+async fn roles_are_read_where_they_are_some() {
+    let verifier = verifier(vec![key("HS256", None, SECRET)]);
+    let many: Vec<String> = (0..40).map(|n| format!("role-{n}")).collect();
+    for (claims, roles) in [
+        (json!({}), vec![]),
+        (json!({ "roles": ["support", "billing", "support"] }), vec!["billing", "support"]),
+        (json!({ "role": "support" }), vec!["support"]),
+        (json!({ "roles": ["billing"], "role": "support" }), vec!["billing", "support"]),
+        (json!({ "roles": { "app": ["x"] }, "role": 7 }), vec![]),
+        (json!({ "roles": ["a b", null, "{x}", "", "ok"], "role": ["x"] }), vec!["ok"]),
+        (json!({ "roles": "support" }), vec![]),
+    ] {
+        let token = sign(&header("HS256", None), SECRET, &with(&claims));
+        let read = verifier.verify(&token).await.unwrap().identity.roles;
+        assert_eq!(read.iter().map(|role| role.as_str()).collect::<Vec<_>>(), roles, "{claims}");
+    }
+    let token = sign(&header("HS256", None), SECRET, &with(&json!({ "roles": many })));
+    assert_eq!(verifier.verify(&token).await.unwrap().identity.roles.len(), ROLES_MAX);
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! Who is turned away before there is a connection, and what is said.
 
-use loadtest::{client::ClientError, raw::RawClient};
+use loadtest::{client::ClientError, raw::RawClient, token::mint};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::support::{PATIENCE, SECRET, Stage, Standalone, connect, eventually, metric, seen};
 
@@ -158,4 +162,37 @@ async fn pages_of_other_origins_stay_outside() {
         let head = open(&node, bad).await.unwrap_err();
         assert!(head.starts_with("http/1.1 403"), "{bad}: {head}");
     }
+}
+
+/// Sends the head of a POST and the beginning of a body that never ends, or never begins; reads the whole answer.
+async fn trickle(node: &Standalone, path: &str, length: usize, beginning: &[u8]) -> String {
+    let mut stream = TcpStream::connect(node.address()).await.unwrap();
+    let token = mint(SECRET, "alice", 3_600);
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n",
+        node.address()
+    );
+    stream.write_all(&[head.as_bytes(), beginning].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    // The node ends the connection: what may come yet is no request.
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_has_its_time_and_its_size() {
+    let node = node(&[("STARLING_BODY_SECONDS_MAX", "1")]).await;
+    let paths = ["/v1/conversations", "/connection/http_stream", "/emulation"];
+    for path in paths {
+        for beginning in [b"".as_slice(), b"{"] {
+            let answer = trickle(&node, path, 100, beginning).await;
+            assert!(answer.starts_with("HTTP/1.1 408") && answer.contains(r#""code":"timeout""#), "{answer}");
+        }
+    }
+    assert_eq!(node.refused("body_seconds").await.to_string(), "6");
+    for path in paths {
+        let answer = trickle(&node, path, 70_000, &vec![b' '; 65_537]).await;
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.contains(r#""code":"too_large""#), "{answer}");
+    }
+    assert_eq!(node.refused("request_bytes").await.to_string(), "3");
 }

@@ -1,15 +1,27 @@
 //! What happens when the log is full: a definite refusal, nothing accepted is lost, and Redis gets its memory back.
 
+use std::time::{Duration, Instant};
+
 use loadtest::{client::ClientError, token::TokenSource, verify::read_history};
 
 use crate::support::{SECRET, Stage, connect, eventually, metric};
 
+/// Unless `STARLING_OUTAGE_ENTRIES` says otherwise.
 const BACKLOG_ENTRIES_MAX: u64 = 2_000;
 /// How much more the empty log may take than before, in bytes: a node of its tree.
 const LOG_BYTES_TOLERANCE: u64 = 8 * 1024;
 const CONVERSATION: &str = "conv_alice_bob";
 /// Of so many bytes that their memory stands out.
 const BODY_BYTES: usize = 2_000;
+
+/// A number that a campaign sets.
+fn set_by(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |number| number.parse().unwrap())
+}
+
+fn is_backlog_full(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { code: 503, temporary: true, .. })
+}
 
 /// What Redis holds: in the log, and in all.
 async fn memory(stage: &Stage) -> (u64, u64) {
@@ -32,43 +44,51 @@ async fn memory(stage: &Stage) -> (u64, u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_log_refuses_and_recovers() {
+    let entries_max = set_by("STARLING_OUTAGE_ENTRIES", BACKLOG_ENTRIES_MAX);
+    let outage = Duration::from_secs(set_by("STARLING_OUTAGE_SECONDS", 0));
     let mut stage = Stage::start(|options| {
         let limits = [
-            ("STARLING_BACKLOG_ENTRIES_MAX", BACKLOG_ENTRIES_MAX.to_string()),
+            ("STARLING_BACKLOG_ENTRIES_MAX", entries_max.to_string()),
             ("STARLING_PARTITIONS", "1".to_owned()),
         ];
         options.gateway_env.extend(limits.map(|(name, value)| (name.to_owned(), value)));
     })
     .await;
-    let (client, _pushes) = connect(&stage.gateway_url(0), "alice").await.unwrap();
+    // Who does not look at what is pushed must not hold it up either.
+    let client = connect(&stage.gateway_url(0), "alice").await.unwrap().0;
     let body = format!(r#"{{"text":"{}"}}"#, "x".repeat(BODY_BYTES));
     client.send(CONVERSATION, "before", &body, false).await.unwrap();
     stage.wait_stored(1).await;
     let (log_before, used_before) = memory(&stage).await;
 
     stage.postgres().stop().await.unwrap();
+    let gone = Instant::now();
     let mut accepted = 1;
     let refusal = loop {
         match client.send(CONVERSATION, &format!("full-{accepted}"), &body, false).await {
             Ok(sent) => {
                 accepted += 1;
                 assert_eq!(sent.seq, accepted);
-                assert!(accepted <= BACKLOG_ENTRIES_MAX + 1, "the log takes more than its limit");
+                assert!(accepted <= entries_max + 1, "the log takes more than its limit");
             }
             Err(error) => break error,
         }
     };
-    assert!(matches!(refusal, ClientError::Refused { code: 503, temporary: true, .. }), "{refusal:?}");
-    assert_eq!(accepted, BACKLOG_ENTRIES_MAX + 1);
-    eprintln!("after {BACKLOG_ENTRIES_MAX} messages: {refusal}");
+    assert!(is_backlog_full(&refusal), "{refusal:?}");
+    assert_eq!(accepted, entries_max + 1);
+    eprintln!("after {entries_max} messages: {refusal}");
+    let refused_before = format!("full-{accepted}");
+    while gone.elapsed() < outage {
+        let refusal = client.send(CONVERSATION, &refused_before, &body, false).await.unwrap_err();
+        assert!(is_backlog_full(&refusal), "{refusal:?}");
+    }
     let health = stage.gateway_health_url(0);
     assert!(metric(&health, "starling_publishes_backlog_full_total").await > 0.0);
     let (log_full, used_full) = memory(&stage).await;
-    let bodies = BACKLOG_ENTRIES_MAX * BODY_BYTES as u64;
+    let bodies = entries_max * BODY_BYTES as u64;
     assert!(log_full - log_before > bodies && used_full - used_before > bodies, "what waits is in Redis");
 
     stage.postgres().restart().await.unwrap();
-    let refused_before = format!("full-{accepted}");
     eventually("there is room again", async || {
         let sent = client.send(CONVERSATION, &refused_before, &body, true).await;
         sent.map(drop).map_err(|error| error.to_string())

@@ -16,6 +16,7 @@ mod limits;
 mod shutdown;
 mod stall;
 mod standalone;
+mod start;
 mod storm;
 mod support;
 mod tokens;

@@ -11,8 +11,8 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use shared::domain::{
     BODY_BYTES_MAX, Body, Catchup, ClientInfo, ClientMessageId, Command, Connect, Connected, ConnectionId,
-    ConversationId, Event, HistoryPage, Message, MessageId, MessageKind, Position, Refusal, Reply, Send,
-    Sent, Seq, Stored, Subscribe, Subscribed, UserId,
+    ConversationId, Event, HistoryPage, Message, MessageId, MessageKind, Online, Position, Refusal, Reply, Send,
+    SendSignal, Sent, Seq, Signal, Stored, Subscribe, Subscribed, Typing, UserId,
 };
 use uuid::Uuid;
 
@@ -106,6 +106,12 @@ fn reply(command: &Command) -> Reply {
         }),
         Command::Presence(_) => Reply::Presence(vec![client()]),
         Command::PresenceStats(_) => Reply::PresenceStats { clients: 1, users: 1 },
+        Command::Typing { .. } | Command::Signal(_) => Reply::Done,
+        Command::UserPresence(users) => {
+            let online = |user: &UserId| Online { user: user.clone(), online: false, last_seen: Some(1) };
+            Reply::UserPresence(users.iter().map(online).collect())
+        }
+        Command::Connections => Reply::Connections(Vec::new()),
         Command::Pong => Reply::Published,
         Command::Unsupported(refusal) => Reply::Refused(*refusal),
     }
@@ -130,6 +136,14 @@ fn events(command: &Command) -> Vec<(&ConversationId, Event)> {
         }
         Command::Subscribe(Subscribe { conversation, .. }) => {
             vec![(conversation, Event::Join(client())), (conversation, Event::Leave(client()))]
+        }
+        Command::Typing { conversation, typing } => {
+            vec![(conversation, Event::Typing(Typing { user: client().user, typing: *typing }))]
+        }
+        Command::Signal(SendSignal { conversation, name, data, .. }) => {
+            let (name, data) = (name.clone(), data.clone());
+            let signal = Signal { conversation: None, user: client().user, name, data };
+            vec![(conversation, Event::Signal(signal))]
         }
         _ => Vec::new(),
     }

@@ -28,6 +28,8 @@ pub async fn authorize(node: &Node, who: &Identity, conversation: &ConversationI
     let user = &who.user;
     let is_member = match conversation.kind() {
         ConversationKind::Personal(owner) => owner == user.as_str(),
+        ConversationKind::Role(name) => who.roles.iter().any(|role| role.as_str() == name),
+        ConversationKind::Presence(of) => of == user.as_str(),
         ConversationKind::Direct(pair) => [pair.smaller, pair.larger].contains(&user.as_str()),
         ConversationKind::Stored => {
             let role = node.memberships.role(&*node.store, conversation, user).await;

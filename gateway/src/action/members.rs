@@ -34,6 +34,7 @@ pub async fn members(
     let named = match id.kind() {
         ConversationKind::Stored => return Ok(find(node, actor, id).await?.members),
         ConversationKind::Personal(owner) => vec![owner],
+        ConversationKind::Role(_) | ConversationKind::Presence(_) => Vec::new(),
         ConversationKind::Direct(pair) => vec![pair.smaller, pair.larger],
     };
     if let Actor::User(who) = actor {

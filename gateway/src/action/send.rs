@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     auth::Identity,
-    domain::{Message, MessageId, MessageKind, Partition, Refusal, Send, Sent, UserId},
+    domain::{ConversationKind, Message, MessageId, MessageKind, Partition, Refusal, Send, Sent, UserId},
     publisher::PublishError,
     record::Payload,
 };
@@ -58,6 +58,9 @@ pub async fn send(
 ) -> Result<Acknowledgement, Refusal> {
     node.limiter.publish_by(&who.user).await?;
     authorize(node, who, &send.conversation).await?;
+    if matches!(send.conversation.kind(), ConversationKind::Role(_) | ConversationKind::Presence(_)) {
+        return Err(Refusal::Forbidden);
+    }
     accept(node, &who.user, client, send).await
 }
 

@@ -2,12 +2,13 @@
 //!
 //! May use: everything. Deliberately absent: logic.
 
+mod ground;
 mod keys;
 mod ports;
 mod salvage;
 mod shutdown;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use shared::{
@@ -18,7 +19,7 @@ use shared::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{keys::Keys, ports::Ports};
+use self::{ground::Ground, keys::Keys, ports::Ports};
 use crate::{
     action::{self, Limits, MembershipCache, Node},
     announcement::Announcement,
@@ -32,44 +33,44 @@ use crate::{
     metrics::Metrics,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
-    revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
     socket::{self, AcceptLimits},
 };
 
-/// How much longer than a token a revocation lives, in seconds: clocks differ, and an expired token has its grace.
-const REVOCATION_MARGIN_SECONDS: u64 = 600;
-
-/// Runs a gateway until it is told to stop.
+/// Runs a gateway until it is told to stop. In a cluster it waits for Redis and Postgres, not ready, for as long as it takes.
 ///
 /// # Errors
-/// When it cannot start: a port is taken, Redis or Postgres do not answer, or a file cannot be opened.
+/// When it cannot start: a port is taken, a setting makes no sense, or a file cannot be opened.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init_tracing(config.log_format == LogFormat::Json);
     let numbers = telemetry::install_metrics().context("cannot count")?;
+    let keys = Keys::load(&config)?;
+    let metrics = Arc::new(Metrics::register());
+    limits::describe();
+    let tasks = Tasks::default();
+    let health = Arc::new(Health::default());
+    let health_address = tasks.watch(listen(config.health_listen).await?, &health, numbers.clone())?;
+    let mut told_to_stop = pin!(shutdown::signal());
+    let ground = tokio::select! {
+        ground = Ground::reach(&config, &metrics) => ground?,
+        () = &mut told_to_stop => return Ok(()),
+    };
     let public = listen(config.listen).await?;
-    let health = listen(config.health_listen).await?;
-    let app = App::build(config, numbers).await?;
-    app.greet(&public, &health)?;
-    app.serve(public, health).await;
+    let app = App::build(config, keys, metrics, ground, health, tasks)?;
+    app.greet(public.local_addr()?, health_address);
+    app.start(public, &numbers);
+    told_to_stop.await;
     app.stop().await;
     Ok(())
 }
 
-async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// A gateway in one piece.
-struct App {
-    config: Config,
-    numbers: MetricsHandle,
-    ports: Ports,
-    keys: Keys,
-    routes: Routes,
-    health: Arc<Health>,
-    node: Arc<Node>,
-    heartbeat: Arc<Heartbeat>,
+/// Who runs, and how it is stopped.
+#[derive(Default)]
+struct Tasks {
     /// Tasks of connections and requests, which end by themselves once their clients are gone.
     connections: TaskTracker,
     /// Tasks that run as long as the process.
@@ -80,22 +81,59 @@ struct App {
     stopping: CancellationToken,
 }
 
+impl Tasks {
+    /// Runs a task until the process stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.stopping.clone();
+        self.background.spawn(async move { stopping.run_until_cancelled(task).await });
+    }
+
+    /// Serves health and metrics from now until the very end, so that whoever asks sees the node come and go.
+    fn watch(
+        &self,
+        listener: TcpListener,
+        health: &Arc<Health>,
+        numbers: MetricsHandle,
+    ) -> anyhow::Result<SocketAddr> {
+        let address = listener.local_addr()?;
+        let routes = health_router(Arc::clone(health), move || numbers.render());
+        let (stopping, background) = (self.stopping.clone(), self.background.clone());
+        let served = socket::serve(listener, routes, AcceptLimits::default(), stopping, background);
+        self.background.spawn(served);
+        Ok(address)
+    }
+}
+
+/// A gateway in one piece.
+struct App {
+    config: Config,
+    ports: Ports,
+    keys: Keys,
+    routes: Routes,
+    health: Arc<Health>,
+    node: Arc<Node>,
+    heartbeat: Arc<Heartbeat>,
+    tasks: Tasks,
+}
+
 impl App {
-    async fn build(config: Config, numbers: MetricsHandle) -> anyhow::Result<Self> {
-        let (connections, background) = (TaskTracker::new(), TaskTracker::new());
-        let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let metrics = Arc::new(Metrics::register());
-        limits::describe();
-        let keys = Keys::load(&config)?;
-        let ports = Ports::open(&config, revocation_life(&config)).await?;
-        let installation = ports.store.installation().await.context("the store does not answer")?;
+    fn build(
+        config: Config,
+        keys: Keys,
+        metrics: Arc<Metrics>,
+        ground: Ground,
+        health: Arc<Health>,
+        tasks: Tasks,
+    ) -> anyhow::Result<Self> {
+        let Ground { ports, installation, revocable } = ground;
+        let (background, stopping) = (&tasks.background, &tasks.stopping);
         let feed =
-            Feed::start(&feed_config(&config), &ports.broker, &ports.store, &metrics, &background, &stopping);
+            Feed::start(&feed_config(&config), &ports.broker, &ports.store, &metrics, background, stopping);
         let pending = Arc::new(Pending::new(ports.broker.partitions(), Arc::clone(&metrics)));
         let roster = Arc::new(Roster::new(
             Arc::clone(&ports.presence),
             Arc::clone(&ports.broker),
-            connections.clone(),
+            tasks.connections.clone(),
         ));
         let node = Arc::new(Node {
             id: config.node.clone(),
@@ -104,7 +142,7 @@ impl App {
             limits: asks(&config),
             limiter: Arc::new(Limiter::new(config.limits.clone(), Arc::clone(&ports.rates))),
             tokens: keys.verifier(),
-            revocable: revocable(&config, &ports, &metrics).await?,
+            revocable,
             broker: Arc::clone(&ports.broker),
             store: Arc::clone(&ports.store),
             presence: Arc::clone(&ports.presence),
@@ -117,13 +155,14 @@ impl App {
         });
         let heartbeat = Arc::new(Heartbeat::new(metrics));
         let outbox_limits = OutboxLimits { bytes_max: config.outbox_bytes_max, ..OutboxLimits::default() };
-        let outboxes = OutboxContext::new(outbox_limits, OutboxMetrics::register(), connections.clone());
+        let outboxes =
+            OutboxContext::new(outbox_limits, OutboxMetrics::register(), tasks.connections.clone());
         let lines = Lines {
             node: Arc::clone(&node),
             heartbeat: Arc::clone(&heartbeat),
             outboxes,
-            tracker: connections.clone(),
-            closing: closing.clone(),
+            tracker: tasks.connections.clone(),
+            closing: tasks.closing.clone(),
         };
         let routes = Routes {
             lines,
@@ -134,32 +173,13 @@ impl App {
             hsts_seconds: config.hsts_seconds,
             mint: keys.mint(),
         };
-        let health = Health::new(feed);
-        Ok(Self {
-            config,
-            numbers,
-            ports,
-            keys,
-            routes,
-            health,
-            node,
-            heartbeat,
-            connections,
-            background,
-            closing,
-            stopping,
-        })
+        Ok(Self { config, ports, keys, routes, health, node, heartbeat, tasks })
     }
 
-    /// Runs until a signal to stop comes.
-    async fn serve(&self, public: TcpListener, health: TcpListener) {
-        self.start_background();
-        let (numbers, accept) = (self.numbers.clone(), AcceptLimits::default());
-        let health_routes = health_router(Arc::clone(&self.health), move || numbers.render());
-        // Health is served until the very end, so that whoever asks sees the node drain.
-        let watched =
-            socket::serve(health, health_routes, accept, self.stopping.clone(), self.background.clone());
-        self.background.spawn(watched);
+    /// Serves clients.
+    fn start(&self, public: TcpListener, numbers: &MetricsHandle) {
+        self.start_background(numbers.clone());
+        let accept = AcceptLimits::default();
         // Behind a proxy that is trusted, all connections have the proxy's address.
         let connections_per_address_max = if self.node.limiter.trusted_proxies() == 0 {
             accept.connections_per_address_max
@@ -168,38 +188,31 @@ impl App {
         };
         let accept = AcceptLimits { connections_per_address_max, ..accept };
         let router = public_router(self.routes.clone());
-        let served = socket::serve(public, router, accept, self.closing.clone(), self.connections.clone());
-        self.connections.spawn(served);
-        shutdown::signal().await;
+        let (closing, connections) = (self.tasks.closing.clone(), self.tasks.connections.clone());
+        self.tasks.connections.spawn(socket::serve(public, router, accept, closing, connections));
+        self.health.serve(Arc::clone(&self.node.feed), Arc::clone(&self.node.revocable));
     }
 
-    fn start_background(&self) {
+    fn start_background(&self, numbers: MetricsHandle) {
         self.ports.broker.start(&self.node.id, self.node.feed.sink(self.inbound()));
-        let (roster, heartbeat, numbers) =
-            (Arc::clone(&self.node.roster), Arc::clone(&self.heartbeat), self.numbers.clone());
-        self.spawn(async move { roster.run().await });
-        self.spawn(async move { heartbeat.run().await });
+        let (roster, heartbeat) = (Arc::clone(&self.node.roster), Arc::clone(&self.heartbeat));
+        self.tasks.spawn(async move { roster.run().await });
+        self.tasks.spawn(async move { heartbeat.run().await });
         let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
-        self.spawn(async move { revocable.follow(&heartbeat).await });
+        self.tasks.spawn(async move { revocable.follow(&heartbeat).await });
         let tokens = Arc::clone(&self.node.tokens);
-        self.spawn(async move { tokens.keep_fresh().await });
-        self.spawn(async move { numbers.upkeep().await });
-        self.spawn(salvage::check_stored(Arc::clone(&self.node)));
+        self.tasks.spawn(async move { tokens.keep_fresh().await });
+        self.tasks.spawn(async move { numbers.upkeep().await });
+        self.tasks.spawn(salvage::check_stored(Arc::clone(&self.node)));
         let node = Arc::clone(&self.node);
-        self.spawn(async move { action::watch_members(&node).await });
-        self.ports.start_persister(&self.background);
-    }
-
-    /// Runs a task until the process stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stopping = self.stopping.clone();
-        self.background.spawn(async move { stopping.run_until_cancelled(task).await });
+        self.tasks.spawn(async move { action::watch_members(&node).await });
+        self.ports.start_persister(&self.tasks.background);
     }
 
     /// What is done with everything that arrives and is no conversation's.
     fn inbound(&self) -> impl Fn(Inbound) + Send + Sync + 'static {
         let (node, emulations) = (Arc::clone(&self.node), Arc::clone(&self.routes.emulations));
-        let tasks = self.background.clone();
+        let tasks = self.tasks.background.clone();
         move |inbound| match inbound {
             Inbound::Stored(partition, upto) => node.pending.stored(partition, upto),
             Inbound::Salvage => {
@@ -226,8 +239,7 @@ impl App {
 
     /// Says where it listens and how to begin.
     #[expect(clippy::print_stdout, reason = "this is what the person who starts it is waiting for")]
-    fn greet(&self, public: &TcpListener, health: &TcpListener) -> anyhow::Result<()> {
-        let (public, health) = (public.local_addr()?, health.local_addr()?);
+    fn greet(&self, public: SocketAddr, health: SocketAddr) {
         let mode = match &self.config.mode {
             Mode::Standalone => {
                 format!("standalone, messages in {}", ports::database_file(&self.config).display())
@@ -247,7 +259,6 @@ impl App {
             println!("  token     signed with one of the keys that are configured (claims: sub, exp)");
             tracing::warn!("a signing key is configured: /dev/token is off");
         }
-        Ok(())
     }
 
     async fn stop(self) {
@@ -256,12 +267,12 @@ impl App {
         tokio::time::sleep(Duration::from_secs(self.config.drain_delay_seconds)).await;
         self.node.limiter.drain();
         shutdown::send_away(&self.heartbeat, Duration::from_secs(self.config.drain_seconds)).await;
-        self.closing.cancel();
-        shutdown::wait_for_connections(&self.connections, &self.heartbeat).await;
+        self.tasks.closing.cancel();
+        shutdown::wait_for_connections(&self.tasks.connections, &self.heartbeat).await;
         self.ports.stop_persister().await;
-        self.stopping.cancel();
+        self.tasks.stopping.cancel();
         self.ports.broker.close().await;
-        shutdown::wait(&self.background, "background tasks").await;
+        shutdown::wait(&self.tasks.background, "background tasks").await;
         tracing::info!("stopped");
     }
 }
@@ -272,19 +283,6 @@ fn feed_config(config: &Config) -> FeedConfig {
         linger: Duration::from_secs(config.linger_seconds),
         position_check: Duration::from_secs(config.position_check_seconds),
     }
-}
-
-/// Knows already what is revoked.
-async fn revocable(config: &Config, ports: &Ports, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<Revocable>> {
-    let (port, life) = (Arc::clone(&ports.revocations), revocation_life(config));
-    let revocable = Revocable::new(port, life, UNREAD_MAX, Arc::clone(metrics));
-    revocable.read_all().await.context("revocations cannot be read")?;
-    Ok(Arc::new(revocable))
-}
-
-/// How long a revocation is in force: as long as any token that it could be about.
-fn revocation_life(config: &Config) -> Duration {
-    Duration::from_secs(config.token_rules.lifetime_seconds_max.saturating_add(REVOCATION_MARGIN_SECONDS))
 }
 
 /// How much one client may ask for.

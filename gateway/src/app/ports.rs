@@ -26,6 +26,8 @@ use crate::config::{Config, Mode};
 
 /// The name of the SQLite file in the data directory.
 const DATABASE_FILE: &str = "starling.db";
+/// The name of the file of revocations in the data directory.
+const REVOCATIONS_FILE: &str = "revocations.jsonl";
 
 /// Where the SQLite file of this configuration lies.
 pub fn database_file(config: &Config) -> PathBuf {
@@ -104,6 +106,15 @@ impl Ports {
     }
 }
 
+/// Whether the configuration can be meant, as far as it shows without a connection.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    if let Mode::Cluster { redis_url, .. } = &config.mode {
+        // It connects only when it is asked, so that nothing but the URL can be wrong.
+        RedisPresence::new(&RedisConfig::new(redis_url)).context("cannot use REDIS_URL")?;
+    }
+    Ok(())
+}
+
 async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the directory {}", config.data_dir.display()))?;
@@ -112,10 +123,18 @@ async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     let store: Arc<dyn Store> = Arc::new(store);
     let partitions = fix_partitions(&*store, config).await?;
     let limits = Limits { backlog_entries_max: config.backlog_entries_max, ..Limits::default() };
-    Ok(in_memory(store, partitions, limits, life))
+    let file = config.data_dir.join(REVOCATIONS_FILE);
+    let revocations = MemoryRevocations::open(&file, life);
+    let revocations = revocations.with_context(|| format!("cannot use {}", file.display()))?;
+    Ok(in_memory(store, partitions, limits, revocations))
 }
 
-fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits, life: Duration) -> Ports {
+fn in_memory(
+    store: Arc<dyn Store>,
+    partitions: u16,
+    limits: Limits,
+    revocations: MemoryRevocations,
+) -> Ports {
     let memory = Memory::new(partitions, limits);
     let persister = Inside {
         memory: Arc::clone(&memory),
@@ -126,7 +145,7 @@ fn in_memory(store: Arc<dyn Store>, partitions: u16, limits: Limits, life: Durat
     Ports {
         broker: Arc::new(MemoryBroker::new(memory)),
         presence: Arc::new(MemoryPresence::default()),
-        revocations: Arc::new(MemoryRevocations::new(life)),
+        revocations: Arc::new(revocations),
         store,
         rates: Arc::new(MemoryRateLimits::default()),
         persister: Some(persister),
@@ -207,7 +226,10 @@ mod tests {
         assert_ne!(one, other);
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("db")).unwrap());
-        let start = || in_memory(Arc::clone(&store), 64, Limits::default(), Duration::ZERO);
+        let start = || {
+            let revocations = MemoryRevocations::new(Duration::ZERO);
+            in_memory(Arc::clone(&store), 64, Limits::default(), revocations)
+        };
 
         // A run that crashes before anything is stored.
         let crashed = start();

@@ -357,7 +357,7 @@ impl Shard {
         let Some(topic) = self.topics.get_mut(conversation) else { return };
         let newest = events.iter().rev().find_map(|event| match event {
             Event::Message(message) => Some(message.time),
-            Event::Join(_) | Event::Leave(_) => None,
+            _ => None,
         });
         let gap = topic.take(conversation, events, &self.metrics);
         if let Some(time) = newest {

@@ -150,7 +150,7 @@ impl Topic {
         let Line::Repairing { waiting, bytes } = &mut self.line else { return };
         *bytes += match &event {
             Event::Message(message) => message.body.as_bytes().len() + size_of::<Message>(),
-            Event::Join(_) | Event::Leave(_) => size_of::<Event>(),
+            _ => size_of::<Event>(),
         };
         if *bytes <= REPAIR_BYTES_MAX {
             waiting.push(event);

@@ -3,13 +3,14 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use shared::domain::{ClientMessageId, Refusal};
+use shared::domain::ClientMessageId;
 
-use super::problem::Problem;
+use super::{Routes, problem::Problem};
+use crate::limits::Limit;
 
 /// The parts of the path that the route names.
 pub struct Params<T>(pub T);
@@ -35,17 +36,32 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Search<T> {
     }
 }
 
+/// The body, whole and in time. Whoever wants one has it from here, since only here its size and its time have limits
+/// that are told and counted.
+pub struct Whole(pub Bytes);
+
+impl FromRequest<Routes> for Whole {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, routes: &Routes) -> Result<Self, Problem> {
+        let time_max = routes.lines.node.limiter.body_time_max();
+        let body = tokio::time::timeout(time_max, Bytes::from_request(request, routes)).await;
+        let body = body.map_err(|_| Problem::over(Limit::BodySeconds))?;
+        body.map(Self).map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::over(Limit::RequestBytes),
+            _ => Problem::invalid(error.body_text()),
+        })
+    }
+}
+
 /// The body, which is JSON whatever its `Content-Type` says.
 pub struct Json<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<Routes> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = Bytes::from_request(request, state).await.map_err(|error| {
-            let is_too_large = error.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE;
-            if is_too_large { Refusal::TooLarge.into() } else { Problem::invalid(error.body_text()) }
-        })?;
+    async fn from_request(request: Request, routes: &Routes) -> Result<Self, Problem> {
+        let Whole(body) = Whole::from_request(request, routes).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| Problem::invalid(error.to_string()))
     }
 }
@@ -83,6 +99,18 @@ pub fn json(answer: &impl Serialize) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_is_read_here_alone() {
+        let rooms = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/http")).unwrap();
+        for room in rooms.map(|room| room.unwrap().path()) {
+            let text = std::fs::read_to_string(&room).unwrap_or_default();
+            let handlers = text.split("pub async fn ").skip(1).filter_map(|rest| rest.split(") ->").next());
+            let beside =
+                handlers.into_iter().find(|head| [": Bytes", ": String"].iter().any(|of| head.contains(of)));
+            assert_eq!(beside, None, "{}", room.display());
+        }
+    }
 
     #[test]
     fn an_idempotency_key_may_stand_in_quotes_and_must_be_one() {

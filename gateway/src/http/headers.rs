@@ -2,12 +2,12 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::Routes;
+use super::{Routes, problem::Problem};
 
 /// How long a browser may remember that a page of another origin may ask, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
@@ -26,13 +26,18 @@ const DEFAULTS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Answers preflights, and puts the headers on everything else.
+/// Refuses what does not say whom it asks, answers preflights, and puts the headers on everything else.
 pub async fn guard(State(routes): State<Routes>, request: Request, next: Next) -> Response {
     let origin = routes.origins.confirm(request.headers());
     let is_preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response =
-        if is_preflight { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+    let mut response = if !has_host(&request) {
+        Problem::invalid("a request has exactly one Host").into_response()
+    } else if is_preflight {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        next.run(request).await
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return response;
     }
@@ -50,6 +55,12 @@ pub async fn guard(State(routes): State<Routes>, request: Request, next: Next) -
         open(headers, origin, is_preflight);
     }
     response
+}
+
+/// RFC 9112 §3.2: one `Host`, which origins are compared with. Of two, a proxy may have looked at the other.
+fn has_host(request: &Request) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
 }
 
 /// Lets a page of another origin read the answer. Never with cookies: there are none.

@@ -1,24 +1,26 @@
 //! What operators and balancers ask, on a port of its own.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 
-use crate::feed::Feed;
+use crate::{feed::Feed, revocation::Revocable};
 
-/// Whether the process should get traffic.
+/// Whether the process should get traffic: not before it serves.
+#[derive(Default)]
 pub struct Health {
-    feed: Arc<Feed>,
+    serving: OnceLock<(Arc<Feed>, Arc<Revocable>)>,
     draining: AtomicBool,
 }
 
 impl Health {
-    /// Ready as soon as the feed receives what is published.
-    pub fn new(feed: Arc<Feed>) -> Arc<Self> {
-        Arc::new(Self { feed, draining: AtomicBool::new(false) })
+    /// From now on the process serves: it is ready while the feed receives what is published, and while it is known which
+    /// tokens are revoked.
+    pub fn serve(&self, feed: Arc<Feed>, revocable: Arc<Revocable>) {
+        let _ = self.serving.set((feed, revocable));
     }
 
     /// From now on the process wants no new clients.
@@ -27,10 +29,15 @@ impl Health {
     }
 
     fn why_not_ready(&self) -> Option<&'static str> {
+        let Some((feed, revocable)) = self.serving.get() else {
+            return Some("starting: Redis or Postgres has not answered yet");
+        };
         if self.draining.load(Ordering::Acquire) {
             Some("draining")
-        } else if !self.feed.is_connected() {
+        } else if !feed.is_connected() {
             Some("the subscriber connection is down: messages would not arrive")
+        } else if !revocable.is_current() {
+            Some("revocations cannot be read: nobody new is let in")
         } else {
             None
         }

@@ -18,6 +18,7 @@ mod page;
 mod problem;
 mod publish;
 mod realtime;
+mod revocations;
 mod schema;
 
 use std::sync::Arc;

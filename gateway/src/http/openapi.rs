@@ -16,7 +16,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{BATCH_BYTES_MAX, Routes, conversations, members, messages, problem::ProblemBody, publish};
+use super::{
+    BATCH_BYTES_MAX, Routes, conversations, members, messages, problem::ProblemBody, publish, revocations,
+};
 
 /// The name of the one way to say who asks.
 const BEARER: &str = "bearer";
@@ -51,6 +53,7 @@ fn parts() -> (Router<Routes>, Document) {
         .routes(routes!(messages::read, messages::send))
         .routes(routes!(conversations::list_of_user))
         .routes(routes!(publish::to_user))
+        .routes(routes!(revocations::revoke))
         .merge(batches)
         .split_for_parts();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
@@ -85,7 +88,7 @@ mod tests {
         let (_, document) = parts();
         let paths: Vec<&String> = document.paths.paths.keys().collect();
         assert!(paths.iter().all(|path| path.starts_with("/v1/")), "{paths:?}");
-        assert_eq!(paths.len(), 8, "{paths:?}");
+        assert_eq!(paths.len(), 9, "{paths:?}");
     }
 
     #[test]

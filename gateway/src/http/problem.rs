@@ -13,7 +13,7 @@ use utoipa::{
     openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder, response},
 };
 
-use crate::limits::{Answer, Limit, Turned};
+use crate::limits::{self, Answer, Limit, Turned};
 
 /// What a client is told to wait, in seconds, before it tries again.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -58,6 +58,21 @@ impl Problem {
             None => (Refusal::Unavailable, "this node is going down: come back to another one".to_owned()),
         };
         Self { detail, retry_after: turned.retry_seconds, ..Self::from(refusal) }
+    }
+
+    /// What the request brings is over this limit. Counts it.
+    pub fn over(limit: Limit) -> Self {
+        limits::refused(limit);
+        let detail = over(limit);
+        match limit.answer() {
+            Answer::Http(408) => Self {
+                status: StatusCode::REQUEST_TIMEOUT,
+                code: TIMEOUT,
+                detail,
+                ..Refusal::Unavailable.into()
+            },
+            _ => Self { detail, ..Refusal::TooLarge.into() },
+        }
     }
 
     /// The caller may not, for this reason.
@@ -119,6 +134,10 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if status == StatusCode::REQUEST_TIMEOUT {
+            // What may come of the body yet is no request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if waits(status) {
             headers.insert(header::RETRY_AFTER, retry_after.into());
         }
@@ -145,6 +164,7 @@ impl IntoResponses for Problems {
         for refusal in Refusal::ALL.into_iter().filter(|refusal| !NEVER.contains(refusal)) {
             codes.entry(status_of(refusal).as_u16()).or_default().push(refusal.code());
         }
+        codes.entry(StatusCode::REQUEST_TIMEOUT.as_u16()).or_default().push(TIMEOUT);
         let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         let describe = |(status, codes): (u16, Vec<&str>)| {
             let described = ResponseBuilder::new()
@@ -179,8 +199,9 @@ pub async fn no_such_method() -> Problem {
     }
 }
 
-/// The code of a problem that only HTTP has.
+/// Codes of problems that only HTTP has.
 pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
+pub const TIMEOUT: &str = "timeout";
 
 #[cfg(test)]
 mod tests {
@@ -221,6 +242,7 @@ mod tests {
         };
         let mut expected: Vec<_> = Refusal::ALL.into_iter().map(refusal).collect();
         expected.push(row([METHOD_NOT_ALLOWED, "405", "–", "–"]));
+        expected.push(row([TIMEOUT, "408", "–", "–"]));
         expected.extend([Unsubscribe::Removed, Unsubscribe::InsufficientState].map(unsubscribe));
         let told = Disconnect::ALL.iter().filter(|why| **why != Disconnect::ConnectionClosed);
         expected.extend(told.map(disconnect));

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use shared::{broker::Audience, domain::Refusal};
 
-use super::{Routes, address::client_address, problem::Problem};
+use super::{Routes, address::client_address, extract::Whole, problem::Problem};
 use crate::{
     announcement::Announcement,
     connection::{self, Wire},
@@ -90,7 +90,7 @@ pub async fn http_stream(
     State(routes): State<Routes>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    connect: Bytes,
+    Whole(connect): Whole,
 ) -> Response {
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -123,7 +123,7 @@ fn stream(routes: &Routes, peer: SocketAddr, headers: &HeaderMap, wire: Wire, co
 }
 
 /// `POST /emulation`: commands of a session that may live on another node.
-pub async fn emulation(State(routes): State<Routes>, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn emulation(State(routes): State<Routes>, headers: HeaderMap, Whole(body): Whole) -> Response {
     if !routes.origins.admit(&headers) {
         return Problem::from(Refusal::Forbidden).into_response();
     }

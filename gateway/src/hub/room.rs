@@ -220,26 +220,29 @@ struct Batch<'a> {
     first: Seq,
     /// How many of the events are messages.
     messages: u64,
-    /// By dialect, for members that want joins and leaves and for those that do not.
+    /// How many of the events are for every member.
+    for_all: u64,
+    /// By dialect, for members that want to see others come and go and for those that do not.
     encoded: [[Option<Bytes>; 2]; DIALECTS_MAX],
 }
 
 impl<'a> Batch<'a> {
     fn new(conversation: &'a ConversationId, events: &'a [Event]) -> Self {
-        let mut messages = 0;
+        let (mut messages, mut for_all) = (0, 0);
         let mut first = Seq(u64::MAX);
         for event in events {
+            for_all += u64::from(!event.is_presence());
             if let Event::Message(message) = event {
                 messages += 1;
                 first = first.min(message.seq);
             }
         }
-        Self { conversation, events, first, messages, encoded: Default::default() }
+        Self { conversation, events, first, messages, for_all, encoded: Default::default() }
     }
 
     fn write(&mut self, member: &Member) -> u64 {
         let Gate::Open { after } = member.gate else { return 0 };
-        let events = if member.wants_all { self.events.len() as u64 } else { self.messages };
+        let events = if member.wants_all { self.events.len() as u64 } else { self.for_all };
         if after >= self.first {
             return self.write_some(member, after);
         }
@@ -258,12 +261,12 @@ impl<'a> Batch<'a> {
         if let Some(bytes) = slot {
             return bytes.clone();
         }
-        let bytes = if wants_all || self.messages == self.events.len() as u64 {
+        let bytes = if wants_all || self.for_all == self.events.len() as u64 {
             (dialect.batch)(self.conversation, self.events)
         } else {
-            let messages: Vec<Event> =
-                self.events.iter().filter(|event| !event.is_ephemeral()).cloned().collect();
-            (dialect.batch)(self.conversation, &messages)
+            let for_all: Vec<Event> =
+                self.events.iter().filter(|event| !event.is_presence()).cloned().collect();
+            (dialect.batch)(self.conversation, &for_all)
         };
         slot.insert(bytes).clone()
     }
@@ -272,7 +275,7 @@ impl<'a> Batch<'a> {
     fn write_some(&self, member: &Member, after: Seq) -> u64 {
         let is_new = |event: &&Event| match event {
             Event::Message(message) => message.seq > after,
-            Event::Join(_) | Event::Leave(_) => member.wants_all,
+            other => member.wants_all || !other.is_presence(),
         };
         let events: Vec<Event> = self.events.iter().filter(is_new).cloned().collect();
         if !events.is_empty() {

@@ -109,6 +109,11 @@ impl Limiter {
         self.settings.trusted_proxies
     }
 
+    /// How long the body of a request may take.
+    pub fn body_time_max(&self) -> Duration {
+        Duration::from_secs(self.settings.body_seconds_max)
+    }
+
     /// From now on no handshake is wanted: the node is going down.
     pub fn drain(&self) {
         *self.handshakes.lock() = None;

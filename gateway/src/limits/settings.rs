@@ -22,6 +22,13 @@ macro_rules! settings {
                 Self { $($name: self.$name.or(file.$name),)* }
             }
 
+            /// A limit that is 0 where that would keep everybody out, by its name.
+            pub fn nothing_allowed(&self) -> Option<&'static str> {
+                let zeros = [$((stringify!($name), self.$name == Some(0)),)*];
+                let is_wrong = |&&(name, is_zero): &&(&str, bool)| is_zero && name != "trusted_proxies";
+                zeros.iter().find(is_wrong).map(|&(name, _)| name)
+            }
+
             fn complete(self) -> Complete {
                 Complete { $($name: self.$name.unwrap_or($default),)* }
             }
@@ -34,6 +41,8 @@ macro_rules! settings {
 settings! {
     /// Proxies in front of this node whose X-Forwarded-For is believed [default: 0].
     trusted_proxies: usize = 0, "STARLING_TRUSTED_PROXIES";
+    /// Seconds for the body of a request [default: 30].
+    body_seconds_max: u64 = 30, "STARLING_BODY_SECONDS_MAX";
     /// Connections of this node [default: 100000].
     connections_max: usize = 100_000, "STARLING_CONNECTIONS_MAX";
     /// Connections of one address on this node, of a /64 in IPv6 [default: 10000].
@@ -71,6 +80,7 @@ settings! {
 #[expect(missing_docs, reason = "LimitSettings has the same names and says what each is")]
 pub struct Settings {
     pub trusted_proxies: usize,
+    pub body_seconds_max: u64,
     pub connections_max: usize,
     pub connections_per_address_max: usize,
     pub connections_per_user_max: usize,
@@ -92,6 +102,7 @@ impl From<LimitSettings> for Settings {
         let (user, user_burst) = (given.publishes_per_user_per_second, given.publishes_per_user_burst);
         Self {
             trusted_proxies: given.trusted_proxies,
+            body_seconds_max: given.body_seconds_max,
             connections_max: given.connections_max,
             connections_per_address_max: given.connections_per_address_max,
             connections_per_user_max: given.connections_per_user_max,
@@ -99,10 +110,9 @@ impl From<LimitSettings> for Settings {
             handshakes_pending_per_address_max: given.handshakes_pending_per_address_max,
             handshakes_per_second: given.handshakes_per_second,
             handshakes_burst: given.handshakes_burst,
-            // Nobody would ever get a turn.
-            connects_concurrent_max: given.connects_concurrent_max.max(1),
+            connects_concurrent_max: given.connects_concurrent_max,
             connects_pending_max: given.connects_pending_max,
-            resumes_concurrent_max: given.resumes_concurrent_max.max(1),
+            resumes_concurrent_max: given.resumes_concurrent_max,
             resumes_pending_max: given.resumes_pending_max,
             publishes_per_user: Rate::new(user, user_burst),
             publishes_per_conversation: Rate::new(

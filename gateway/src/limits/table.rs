@@ -89,8 +89,10 @@ limits! {
     HeaderBytes = "header_bytes", 16_384, "bytes", Answer::Http(431);
     /// Time to finish the headers of a request, and time without one.
     HandshakeSeconds = "handshake_seconds", 5, "seconds", Answer::Hangup;
-    /// Body of a request.
+    /// Body of a request; of one that publishes many messages: 1,048,576.
     RequestBytes = "request_bytes", 65_536, "bytes", Answer::Http(413);
+    /// Time from the headers of a request to the end of its body.
+    BodySeconds = "body_seconds", 30, "seconds", Answer::Http(408);
     /// Connections of one node.
     Connections = "connections", 100_000, "connections", Answer::Http(503);
     /// Connections of one address (IPv6: one /64) on one node.

@@ -113,6 +113,9 @@ impl Session {
                 let stats = action::presence_stats(&self.node, who, &conversation).await;
                 stats.map(|stats| Reply::PresenceStats { clients: stats.clients, users: stats.users })
             }
+            Command::Typing { .. } | Command::Signal(_) | Command::UserPresence(_) | Command::Connections => {
+                Err(Refusal::NotSupported)
+            }
             Command::Unsupported(refusal) => Err(refusal),
         };
         self.answer(done)
@@ -197,7 +200,7 @@ impl Session {
         let before = client.renew(Arc::clone(&claims));
         self.heartbeat.expect(client);
         self.close_if_revoked(client, &claims);
-        if before.identity.grants != claims.identity.grants {
+        if before.identity != claims.identity {
             self.review(client, &claims.identity).await;
         }
         let ttl = Some(seconds_until(claims.expires));

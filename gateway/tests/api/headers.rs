@@ -84,5 +84,25 @@ async fn every_operation_of_the_document_is_there_and_asks_who_it_is() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 11);
+    assert_eq!(operations, 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_proxy_could_read_otherwise_is_refused() {
+    let site = Site::new();
+    let node = site.start("one").await;
+    for header in [
+        ("host", "evil.example"),
+        ("content-length", "3"),
+        ("transfer-encoding", "identity"),
+        ("transfer-encoding", "chunked, identity"),
+        ("content-length ", "0"),
+    ] {
+        let answer = node.raw("GET", "/openapi.json", "", &[header], "").await;
+        assert_eq!(answer.status, 400, "{header:?}: {answer:?}");
+    }
+    let nested = format!("{{\"body\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
+    let path = "/v1/conversations/conv_alice_bob/messages";
+    let answer = node.raw("POST", path, &token("alice"), &[], &nested).await;
+    assert_eq!(answer.problem(), (400, "invalid".to_owned()));
 }

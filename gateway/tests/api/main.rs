@@ -7,4 +7,5 @@ mod conversations;
 mod headers;
 mod node;
 mod removal;
+mod revocations;
 mod server;

@@ -25,6 +25,7 @@ use gateway::{
     roster::Roster,
     socket::{self, AcceptLimits},
 };
+use jsonwebtoken::{EncodingKey, Header};
 use loadtest::client::{Client, Push, Pushes};
 use serde_json::Value;
 use shared::{
@@ -37,7 +38,7 @@ use shared::{
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
-    revocations::memory::MemoryRevocations,
+    revocations::{Revocations, memory::MemoryRevocations},
     store::{Store, sqlite::SqliteStore},
 };
 use tempfile::TempDir;
@@ -52,6 +53,7 @@ use tokio_util::{
 
 const SECRET: &str = "only for tests: 0123456789abcdefghij";
 const TOKEN_SECONDS: u64 = 3_600;
+const REVOCATION_LIFE: Duration = Duration::from_hours(1);
 /// Far above what anything here takes; only a failure waits for it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The page that may use the API beside those of its own host.
@@ -62,6 +64,7 @@ pub struct Site {
     memory: Arc<Memory>,
     store: Arc<dyn Store>,
     presence: Arc<dyn Presence>,
+    revocations: Arc<dyn Revocations>,
     keys: Arc<ApiKeys>,
     secrets: Vec<(Scope, String)>,
     _dir: TempDir,
@@ -85,6 +88,7 @@ impl Site {
             memory: Memory::new(4, shared::broker::sequence::Limits::default()),
             store: Arc::new(store),
             presence: Arc::new(MemoryPresence::default()),
+            revocations: Arc::new(MemoryRevocations::new(REVOCATION_LIFE)),
             keys: Arc::new(ApiKeys::parse(&lines).unwrap()),
             secrets: made.into_iter().map(|(scope, (_, secret))| (scope, secret)).collect(),
             _dir: dir,
@@ -105,7 +109,7 @@ impl Site {
         let config = FeedConfig { shards: 2, linger, position_check };
         let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
         let id = NodeId::parse(name).unwrap();
-        let (tokens, revocable) = admission(&metrics).await;
+        let (tokens, revocable) = admission(&self.revocations, &metrics).await;
         let node = Arc::new(Node {
             id: id.clone(),
             installation: self.store.installation().await.unwrap(),
@@ -170,11 +174,14 @@ impl Site {
 }
 
 /// Who is let in: whoever has a token of [`token`], as long as it is not revoked on this node.
-async fn admission(metrics: &Arc<Metrics>) -> (Arc<TokenVerifier>, Arc<Revocable>) {
+async fn admission(
+    revocations: &Arc<dyn Revocations>,
+    metrics: &Arc<Metrics>,
+) -> (Arc<TokenVerifier>, Arc<Revocable>) {
     let key = Key::new("HS256", None, SECRET).unwrap();
     let tokens = TokenVerifier::new(TokenRules::default()).with_keys(None, vec![key]);
-    let (hour, metrics) = (Duration::from_hours(1), Arc::clone(metrics));
-    let revocable = Revocable::new(Arc::new(MemoryRevocations::new(hour)), hour, UNREAD_MAX, metrics);
+    let (port, metrics) = (Arc::clone(revocations), Arc::clone(metrics));
+    let revocable = Revocable::new(port, REVOCATION_LIFE, UNREAD_MAX, metrics);
     revocable.read_all().await.unwrap();
     (Arc::new(tokens), Arc::new(revocable))
 }
@@ -203,6 +210,12 @@ fn inbound(
 /// A token of a user.
 pub fn token(user: &str) -> String {
     TokenMint::hmac(SECRET.as_bytes()).mint(&UserId::parse(user).unwrap(), TOKEN_SECONDS)
+}
+
+/// A token with these claims.
+pub fn token_of(claims: &Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::default(), claims, &key).unwrap()
 }
 
 /// An answer.

@@ -39,6 +39,7 @@ async fn a_key_opens_what_its_scope_names_and_nothing_else() {
         (Scope::Conversations, "DELETE", format!("{conversation}/members/dan"), None),
         (Scope::History, "GET", format!("{conversation}/messages"), None),
         (Scope::Users, "GET", format!("{user}/conversations"), None),
+        (Scope::Revoke, "POST", "/v1/revocations".to_owned(), Some(json!({ "user": "mallory" }))),
     ];
     for (needed, method, path, body) in operations {
         for scope in Scope::ALL {
@@ -60,6 +61,8 @@ async fn a_key_opens_what_its_scope_names_and_nothing_else() {
         let body = if path == "/v1/publish" { body } else { message.clone() };
         assert_eq!(node.ask("POST", path, &token("bob"), Some(body)).await.status, 403, "{path}");
     }
+    let own = json!({ "user": "bob" });
+    assert_eq!(node.ask("POST", "/v1/revocations", &token("bob"), Some(own)).await.status, 403);
     assert_eq!(node.ask("GET", "/v1/users/bob/conversations", &token("bob"), None).await.status, 403);
     assert_eq!(node.ask("GET", "/v1/conversations", site.key(Scope::Users), None).await.status, 403);
 }

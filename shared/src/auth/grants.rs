@@ -26,13 +26,16 @@ impl Grants {
         claim.iter().map(|entry| Grant::parse(entry)).collect::<Option<_>>().map(Self)
     }
 
-    /// Whether one of them covers the conversation. A personal room is its owner's alone, whatever a token says.
+    /// Whether one of them covers the conversation. A personal room is its owner's
+    /// alone, and the room of a role is for those who have it, whatever else a token says.
     pub fn allow(&self, conversation: &ConversationId) -> bool {
         let covers = |grant: &Grant| match grant {
             Grant::Exactly(id) => id == conversation,
             Grant::StartingWith(beginning) => conversation.as_str().starts_with(beginning.as_str()),
         };
-        !matches!(conversation.kind(), ConversationKind::Personal(_)) && self.0.iter().any(covers)
+        let is_reserved =
+            matches!(conversation.kind(), ConversationKind::Personal(_) | ConversationKind::Role(_));
+        !is_reserved && self.0.iter().any(covers)
     }
 }
 
@@ -77,9 +80,11 @@ mod tests {
 
     #[test]
     fn everything_is_not_the_rooms_of_others() {
-        let all = grants(&["*", "user:bob", "user:*"]).unwrap();
+        let all = grants(&["*", "user:bob", "user:*", "role:*"]).unwrap();
         assert!(all.allow(&ConversationId::parse("anything").unwrap()));
-        assert!(!all.allow(&ConversationId::parse("user:bob").unwrap()));
+        for reserved in ["user:bob", "role:support"] {
+            assert!(!all.allow(&ConversationId::parse(reserved).unwrap()));
+        }
     }
 
     #[test]

@@ -17,12 +17,14 @@ pub use key::{HMAC_SECRET_BYTES_MIN, Key, KeyError};
 pub use mint::TokenMint;
 pub use verifier::{TokenRules, TokenVerifier};
 
-use crate::domain::{Body, UserId};
+use crate::domain::{Body, RoleName, UserId};
 
 /// Longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// How far ahead a token may expire, in seconds, unless the deployment says otherwise: thirty days.
 pub const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 3_600;
+/// Most roles that a token gives.
+pub const ROLES_MAX: usize = 16;
 /// Longest `jti`, in bytes.
 pub const JTI_BYTES_MAX: usize = 255;
 
@@ -33,19 +35,21 @@ pub struct Identity {
     pub user: UserId,
     /// What the token allows beside the user's memberships.
     pub grants: Grants,
+    /// The roles that the token gives, each once, in order: the user is in the room of each.
+    pub roles: Vec<RoleName>,
 }
 
 impl From<UserId> for Identity {
     /// A user with nothing but memberships.
     fn from(user: UserId) -> Self {
-        Self { user, grants: Grants::default() }
+        Self { user, grants: Grants::default(), roles: Vec::new() }
     }
 }
 
 /// What a valid token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// `sub` and `conversations`.
+    /// `sub`, `conversations`, and `roles` with `role`.
     pub identity: Identity,
     /// `exp`: the second since 1970 at which the token's time is over.
     pub expires: u64,

@@ -3,15 +3,15 @@
 use futures_util::future::join_all;
 use jsonwebtoken::{Header, errors::ErrorKind};
 use serde::Deserialize;
-use serde_json::{Number, value::RawValue};
+use serde_json::{Number, Value, value::RawValue};
 
 use super::{
-    Claims, Grants, Identity, JTI_BYTES_MAX, Key, TOKEN_BYTES_MAX, TOKEN_SECONDS_MAX, TokenError,
+    Claims, Grants, Identity, JTI_BYTES_MAX, Key, ROLES_MAX, TOKEN_BYTES_MAX, TOKEN_SECONDS_MAX, TokenError,
     jwks::{Jwks, JwksError, JwksLimits},
 };
 use crate::{
     clock,
-    domain::{Body, UserId},
+    domain::{Body, RoleName, UserId},
 };
 
 /// What is asked of every token, whoever has signed it.
@@ -62,6 +62,10 @@ pub(super) struct Wire {
     iat: Option<Number>,
     jti: Option<String>,
     conversations: Option<Vec<String>>,
+    #[serde(default)]
+    roles: Value,
+    #[serde(default)]
+    role: Value,
     info: Option<Box<RawValue>>,
 }
 
@@ -143,7 +147,7 @@ impl TokenVerifier {
     }
 
     fn claims(&self, wire: Wire) -> Option<Claims> {
-        let Wire { sub, exp, iat, jti, conversations, info } = wire;
+        let Wire { sub, exp, iat, jti, conversations, roles, role, info } = wire;
         let (now, expires) = (clock::now_ms() / 1_000, seconds(&exp)?);
         let is_short = jti.as_ref().is_none_or(|jti| !jti.is_empty() && jti.len() <= JTI_BYTES_MAX);
         if expires > now.saturating_add(self.rules.lifetime_seconds_max) || !is_short {
@@ -151,13 +155,23 @@ impl TokenVerifier {
         }
         let grants = Grants::parse(&conversations.unwrap_or_default())?;
         Some(Claims {
-            identity: Identity { user: UserId::parse(&sub).ok()?, grants },
+            identity: Identity { user: UserId::parse(&sub).ok()?, grants, roles: read_roles(&roles, &role) },
             expires,
             issued: iat.as_ref().map_or(Some(0), seconds)?,
             jti,
             info: info.map(|raw| Body::from_json(String::from(Box::<str>::from(raw)))),
         })
     }
+}
+
+/// The first [`ROLES_MAX`] roles, each once. Issuers have used these claims for purposes of their own for long: what is no
+/// role's name here is none of ours, and does not spoil the token.
+fn read_roles(roles: &Value, role: &Value) -> Vec<RoleName> {
+    let named = roles.as_array().into_iter().flatten().chain([role]).filter_map(Value::as_str);
+    let mut read = named.filter_map(|name| RoleName::parse(name).ok()).take(ROLES_MAX).collect::<Vec<_>>();
+    read.sort();
+    read.dedup();
+    read
 }
 
 /// Whole seconds; `None` for what is no point in time since 1970.

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use super::{
+    connection::ConnectionRecord,
+    ephemeral::Online,
     event::ClientInfo,
-    ids::{ClientMessageId, ConnectionId, ConversationId, MessageId},
+    ids::{ClientMessageId, ConnectionId, ConversationId, MessageId, SignalName, UserId},
     message::{Body, Message, MessageKind, Seq},
 };
 
@@ -37,6 +39,19 @@ pub enum Command {
     Presence(ConversationId),
     /// How many are in the conversation now.
     PresenceStats(ConversationId),
+    /// Types, or has stopped to.
+    Typing {
+        /// Where.
+        conversation: ConversationId,
+        /// Whether it goes on.
+        typing: bool,
+    },
+    /// Tells members something past the log.
+    Signal(SendSignal),
+    /// Which of these users are online, and when the others were.
+    UserPresence(Vec<UserId>),
+    /// The user's own connections.
+    Connections,
     /// Answers the server's ping.
     Pong,
     /// A request that names no operation of Starling's, or one that Starling does not offer.
@@ -99,6 +114,19 @@ pub struct Send {
     pub retry: bool,
 }
 
+/// The request to tell members something past the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SendSignal {
+    /// Where to.
+    pub conversation: ConversationId,
+    /// What it is for.
+    pub name: SignalName,
+    /// What is said.
+    pub data: Option<Body>,
+    /// The one member who is told; `None` for all.
+    pub to: Option<UserId>,
+}
+
 /// Which way history is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Direction {
@@ -153,6 +181,12 @@ pub enum Reply {
         /// Different users among them.
         users: u32,
     },
+    /// Who is online, of the users asked for and known to whoever asks.
+    UserPresence(Vec<Online>),
+    /// The user's connections.
+    Connections(Vec<ConnectionRecord>),
+    /// Done; there is nothing more to say.
+    Done,
     /// Refused; nothing happened, except where [`super::Refusal::Unavailable`] says that this is unknown.
     Refused(super::Refusal),
 }

@@ -1,8 +1,10 @@
-//! What a conversation id says by itself: a personal room, a direct conversation, or one that needs a row.
+//! What a conversation id says by itself: a room of a user or a role, a direct conversation, or one that needs a row.
 
-use super::ids::{ConversationId, IdError, UserId};
+use super::ids::{ConversationId, IdError, RoleName, UserId};
 
 const PERSONAL_PREFIX: &str = "user:";
+const ROLE_PREFIX: &str = "role:";
+const PRESENCE_PREFIX: &str = "presence:";
 const DIRECT_PREFIX: &str = "conv_";
 
 /// What kind of conversation an id names, as far as the id itself tells.
@@ -10,6 +12,10 @@ const DIRECT_PREFIX: &str = "conv_";
 pub enum ConversationKind<'a> {
     /// `user:{id}`: the personal room of one user; every connection of that user is in it.
     Personal(&'a str),
+    /// `role:{name}`: every connection whose token gives it that role is in it.
+    Role(&'a str),
+    /// `presence:{user}`: tells whether one user is online, to those who share a conversation with that user.
+    Presence(&'a str),
     /// `conv_{a}_{b}`: a direct conversation of two users; no row has to exist.
     Direct(Direct<'a>),
     /// Everything else: membership is in the store.
@@ -38,6 +44,17 @@ impl ConversationId {
             .expect("a user id with a prefix is a conversation id")
     }
 
+    /// The room of a role.
+    pub fn role(role: &RoleName) -> Self {
+        Self::parse(&format!("{ROLE_PREFIX}{role}")).expect("a role with a prefix is a conversation id")
+    }
+
+    /// The room that tells whether a user is online.
+    pub fn presence(user: &UserId) -> Self {
+        Self::parse(&format!("{PRESENCE_PREFIX}{user}"))
+            .expect("a user id with a prefix is a conversation id")
+    }
+
     /// The direct conversation of two users, the same whoever asks.
     ///
     /// # Errors
@@ -56,6 +73,12 @@ impl ConversationId {
         let text = self.as_str();
         if let Some(user) = text.strip_prefix(PERSONAL_PREFIX) {
             return ConversationKind::Personal(user);
+        }
+        if let Some(role) = text.strip_prefix(ROLE_PREFIX) {
+            return ConversationKind::Role(role);
+        }
+        if let Some(user) = text.strip_prefix(PRESENCE_PREFIX) {
+            return ConversationKind::Presence(user);
         }
         let Some(pair) = text.strip_prefix(DIRECT_PREFIX) else { return ConversationKind::Stored };
         let mut splits = pair
@@ -77,6 +100,8 @@ mod tests {
         let id = ConversationId::parse(text).unwrap();
         match id.kind() {
             ConversationKind::Personal(user) => format!("personal {user}"),
+            ConversationKind::Role(role) => format!("role {role}"),
+            ConversationKind::Presence(user) => format!("presence {user}"),
             ConversationKind::Direct(pair) => format!("direct {} {}", pair.smaller, pair.larger),
             ConversationKind::Stored => "stored".to_owned(),
         }
@@ -85,6 +110,8 @@ mod tests {
     #[test]
     fn the_id_tells_the_kind() {
         assert_eq!(kind_of("user:42"), "personal 42");
+        assert_eq!(kind_of("role:support"), "role support");
+        assert_eq!(kind_of("presence:42"), "presence 42");
         assert_eq!(kind_of("conv_9_10"), "direct 9 10");
         assert_eq!(kind_of("conv_alice_bob"), "direct alice bob");
         assert_eq!(kind_of("conv_user_1_user_2"), "direct user_1 user_2");

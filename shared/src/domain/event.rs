@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    ephemeral::{Occupancy, Online, Signal, Typing, Unread},
     ids::{ConnectionId, ConversationId, UserId},
     message::{Body, Message, Seq},
 };
@@ -18,12 +19,27 @@ pub enum Event {
     Join(ClientInfo),
     /// A connection left the conversation: ephemeral.
     Leave(ClientInfo),
+    /// A member types, or has stopped: ephemeral.
+    Typing(Typing),
+    /// A user has come online or gone: ephemeral.
+    Online(Online),
+    /// What members tell each other past the log: ephemeral.
+    Signal(Signal),
+    /// How many are in a large conversation: ephemeral.
+    Occupancy(Occupancy),
+    /// What a user has not read: ephemeral.
+    Unread(Unread),
 }
 
 impl Event {
     /// Whether the event may be lost: it has no seq, is never logged, and is the first to go when a socket is slow.
     pub fn is_ephemeral(&self) -> bool {
         !matches!(self, Self::Message(_))
+    }
+
+    /// Whether the event tells who comes and goes, for those members alone who asked for that.
+    pub fn is_presence(&self) -> bool {
+        matches!(self, Self::Join(_) | Self::Leave(_) | Self::Occupancy(_))
     }
 }
 
@@ -48,7 +64,7 @@ pub struct Stored {
     pub upto: Seq,
 }
 
-mod raw_json {
+pub(super) mod raw_json {
     //! Carries opaque JSON through serde as the text that it is.
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
     use serde_json::value::RawValue;

@@ -13,6 +13,9 @@ pub const USER_ID_BYTES_MAX: usize = 100;
 /// Longest client message id, in bytes.
 pub const CLIENT_MESSAGE_ID_BYTES_MAX: usize = 100;
 
+/// Longest name of a role that tokens give, and of a signal, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
 /// Why a string is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -148,6 +151,20 @@ text_id!(
     NodeId,
     "a node id",
     CONVERSATION_ID_BYTES_MAX,
+    []
+);
+text_id!(
+    /// Names a role that a token gives its bearer everywhere, such as `support`.
+    RoleName,
+    "a role",
+    NAME_BYTES_MAX,
+    []
+);
+text_id!(
+    /// Names what a signal is for, such as `call_offer`.
+    SignalName,
+    "the name of a signal",
+    NAME_BYTES_MAX,
     []
 );
 

@@ -4,8 +4,10 @@
 //! and everything that waits. Each type is plain data; whoever needs the present time passes it in.
 
 mod command;
+mod connection;
 mod conversation;
 mod disconnect;
+mod ephemeral;
 mod event;
 mod ids;
 mod message;
@@ -13,15 +15,17 @@ mod partition;
 mod refusal;
 
 pub use command::{
-    Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send, Sent,
-    Subscribe, Subscribed, Token,
+    Catchup, Command, Connect, Connected, Direction, HistoryPage, HistoryQuery, Position, Reply, Send,
+    SendSignal, Sent, Subscribe, Subscribed, Token,
 };
+pub use connection::ConnectionRecord;
 pub use conversation::{ConversationKind, Direct};
 pub use disconnect::Disconnect;
+pub use ephemeral::{Occupancy, Online, Signal, Typing, Unread};
 pub use event::{ClientInfo, Event, Stored};
 pub use ids::{
     CONVERSATION_ID_BYTES_MAX, ClientMessageId, ConnectionId, ConversationId, IdError, MessageId, NodeId,
-    UserId,
+    RoleName, SignalName, UserId,
 };
 pub use message::{BODY_BYTES_MAX, Body, Epoch, KIND_BYTES_MAX, Message, MessageKind, Seq};
 pub use partition::{PARTITIONS_DEFAULT, PARTITIONS_MAX, Partition};

@@ -47,9 +47,17 @@ pub fn encode_message(message: &Message) -> Bytes {
 /// Encodes an ephemeral event; `None` for one that is sequenced.
 pub fn encode_ephemeral(event: &Event) -> Option<Bytes> {
     let (tag, who) = match event {
-        Event::Message(_) => return None,
         Event::Join(who) => (b'J', who),
         Event::Leave(who) => (b'L', who),
+        other => {
+            let (name, data) = other.data()?;
+            let mut out = Vec::with_capacity(name.len() + data.len() + 2);
+            out.push(b'E');
+            out.extend_from_slice(name.as_bytes());
+            out.push(b'\n');
+            out.extend_from_slice(&data);
+            return Some(out.into());
+        }
     };
     let mut out = vec![tag];
     serde_json::to_writer(&mut out, who).expect("who a client is is plain data");
@@ -65,6 +73,7 @@ pub fn decode_live(conversation: &ConversationId, bytes: &Bytes) -> Result<Event
         Some(b'M') => Event::Message(Arc::new(decode_message(conversation, bytes)?)),
         Some(b'J') => Event::Join(decode_who(bytes)?),
         Some(b'L') => Event::Leave(decode_who(bytes)?),
+        Some(b'E') => decode_named(bytes)?,
         Some(&version) => return Err(RecordError::Version(version)),
         None => return Err(RecordError::Truncated),
     })
@@ -72,6 +81,13 @@ pub fn decode_live(conversation: &ConversationId, bytes: &Bytes) -> Result<Event
 
 fn decode_who(bytes: &Bytes) -> Result<ClientInfo, RecordError> {
     serde_json::from_slice(&bytes[1..]).map_err(|_| RecordError::Field("client"))
+}
+
+/// Reads the name of an event, a newline, and its object.
+fn decode_named(bytes: &Bytes) -> Result<Event, RecordError> {
+    let end = bytes.iter().position(|&byte| byte == b'\n').ok_or(RecordError::Truncated)?;
+    let name = std::str::from_utf8(&bytes[1..end]).map_err(|_| RecordError::Field("event"))?;
+    Event::parse_data(name, &bytes[end + 1..]).ok_or(RecordError::Field("event"))
 }
 
 fn decode_message(conversation: &ConversationId, bytes: &Bytes) -> Result<Message, RecordError> {
@@ -89,7 +105,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{Body, ConnectionId, UserId};
+    use crate::domain::{Body, ConnectionId, Occupancy, Online, Signal, SignalName, Typing, Unread, UserId};
 
     #[test]
     fn a_message_round_trips() {
@@ -108,19 +124,51 @@ mod tests {
     #[test]
     fn an_ephemeral_event_round_trips() {
         let conversation = ConversationId::parse("c").unwrap();
-        let event = Event::Join(ClientInfo {
-            user: UserId::parse("alice").unwrap(),
+        let alice = UserId::parse("alice").unwrap();
+        let who = ClientInfo {
+            user: alice.clone(),
             client: ConnectionId(Uuid::from_u128(1)),
             info: Some(Body::from_json(&b"{\"a\": 1}"[..])),
-        });
-        let bytes = encode_ephemeral(&event).unwrap();
-        assert_eq!(decode_live(&conversation, &bytes).unwrap(), event);
+        };
+        let signal = Signal {
+            conversation: Some(conversation.clone()),
+            user: UserId::server(),
+            name: SignalName::parse("call_offer").unwrap(),
+            data: Some(Body::from_json(&b"{\"n\": 9007199254740993, \"n\": [\n]}"[..])),
+        };
+        let bare = Signal { conversation: None, user: alice.clone(), data: None, ..signal.clone() };
+        for event in [
+            Event::Join(who.clone()),
+            Event::Leave(who),
+            Event::Typing(Typing { user: alice.clone(), typing: true }),
+            Event::Online(Online { user: alice.clone(), online: false, last_seen: Some(7) }),
+            Event::Online(Online { user: alice, online: true, last_seen: None }),
+            Event::Signal(signal),
+            Event::Signal(bare),
+            Event::Occupancy(Occupancy { clients: 100_000, users: 9 }),
+            Event::Unread(Unread { conversation: conversation.clone(), unread: 100, seq: Seq(1 << 40) }),
+        ] {
+            let bytes = encode_ephemeral(&event).unwrap();
+            assert_eq!(decode_live(&conversation, &bytes).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn named_events_stay_readable() {
+        let conversation = ConversationId::parse("c").unwrap();
+        let user = UserId::parse("alice").unwrap();
+        let golden = Bytes::from_static(b"Etyping\n{\"user\":\"alice\",\"typing\":true}");
+        let event = Event::Typing(Typing { user, typing: true });
+        assert_eq!(encode_ephemeral(&event).unwrap(), golden);
+        assert_eq!(decode_live(&conversation, &golden).unwrap(), event);
     }
 
     #[test]
     fn what_is_no_record_is_an_error() {
         let conversation = ConversationId::parse("c").unwrap();
-        for bad in [&b""[..], b"M", b"M1 2\n", b"Mx y z\n", b"J{}", b"Z", b"M1 2 3\n"] {
+        for bad in
+            [&b""[..], b"M", b"M1 2\n", b"Mx y z\n", b"J{}", b"Z", b"M1 2 3\n", b"Etyping", b"Edance\n{}"]
+        {
             assert!(decode_live(&conversation, &Bytes::copy_from_slice(bad)).is_err(), "{bad:?}");
         }
     }

@@ -6,12 +6,15 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use shared::domain::{
     BODY_BYTES_MAX, Body, ClientMessageId, Command, Connect, ConversationId, Direction, Disconnect,
-    HistoryQuery, IdError, MessageKind, Position, Refusal, Send, Seq, Subscribe, Token,
+    HistoryQuery, IdError, MessageKind, Position, Refusal, Send, SendSignal, Seq, SignalName, Subscribe,
+    Token, UserId,
 };
 
 use crate::limits::{self, Limit};
 
-use super::packet::{self, Call, HistoryData, Packet, Request, SendData, Tag};
+use super::packet::{
+    self, Call, ConversationData, HistoryData, Packet, Request, SendData, SignalData, Tag, UsersData,
+};
 
 /// Most commands in one frame.
 pub const COMMANDS_PER_FRAME_MAX: usize = 256;
@@ -23,6 +26,8 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const RESUME_MAX: usize = 256;
 /// Most messages that one history request can ask for; a higher or negative limit asks for so many.
 pub const HISTORY_MESSAGES_MAX: u32 = 500;
+/// Most users that one `user_presence` asks about.
+pub const PRESENCE_USERS_MAX: usize = 200;
 /// Messages that the chat operation `history` returns when it names no limit.
 pub const HISTORY_MESSAGES_DEFAULT: u32 = 50;
 
@@ -147,8 +152,41 @@ fn call(call: &Call<'_>) -> Result<Command, Refusal> {
             let data: HistoryData<'_> = operand(call.data)?;
             chat_history(&data)
         }
+        "typing" => typing(call.data, true),
+        "stop_typing" => typing(call.data, false),
+        "signal" => signal(call.data),
+        "user_presence" => user_presence(call.data),
+        "connections" => Ok(Command::Connections),
+        "presence" => {
+            let data: ConversationData<'_> = operand(call.data)?;
+            conversation(&data.conversation).map(Command::Presence)
+        }
         _ => Err(Refusal::UnknownMethod),
     }
+}
+
+fn typing(data: Option<&RawValue>, typing: bool) -> Result<Command, Refusal> {
+    let data: ConversationData<'_> = operand(data)?;
+    Ok(Command::Typing { conversation: conversation(&data.conversation)?, typing })
+}
+
+fn signal(data: Option<&RawValue>) -> Result<Command, Refusal> {
+    let data: SignalData<'_> = operand(data)?;
+    Ok(Command::Signal(SendSignal {
+        conversation: conversation(&data.conversation)?,
+        name: SignalName::parse(&data.name).map_err(|error| no_id(&error))?,
+        data: data.data.map(message_body).transpose()?,
+        to: data.to.map(|user| UserId::parse(&user)).transpose().map_err(|error| no_id(&error))?,
+    }))
+}
+
+fn user_presence(data: Option<&RawValue>) -> Result<Command, Refusal> {
+    let UsersData { users } = operand(data)?;
+    if users.len() > PRESENCE_USERS_MAX {
+        return Err(Refusal::Invalid);
+    }
+    let users = users.iter().map(|user| UserId::parse(user)).collect::<Result<_, _>>();
+    users.map(Command::UserPresence).map_err(|error| no_id(&error))
 }
 
 /// `before` reads newest first, as `reverse` does; `after` reads oldest first. Both at once make no page.
@@ -162,10 +200,16 @@ fn chat_history(data: &HistoryData<'_>) -> Result<Command, Refusal> {
     history_query(&data.conversation, since, i64::from(limit), reverse)
 }
 
-/// What an asynchronous `send` may say: `{"method":"send","data":…}`, as `rpc` would, but without an answer.
+/// What an asynchronous `send` may say: `{"method":…,"data":…}`, as `rpc` would, for what needs no answer.
 fn asynchronous(data: Option<&RawValue>) -> Result<Result<Command, Refusal>, Disconnect> {
     let call: Call<'_> = operand(data).map_err(|_| Disconnect::NotAvailable)?;
-    if call.method == "send" { Ok(send(call.data)) } else { Err(Disconnect::NotAvailable) }
+    match &*call.method {
+        "send" => Ok(send(call.data)),
+        "typing" => Ok(typing(call.data, true)),
+        "stop_typing" => Ok(typing(call.data, false)),
+        "signal" => Ok(signal(call.data)),
+        _ => Err(Disconnect::NotAvailable),
+    }
 }
 
 fn operand<'a, T: serde::Deserialize<'a>>(data: Option<&'a RawValue>) -> Result<T, Refusal> {

@@ -79,7 +79,8 @@ fn lines(conversation: &ConversationId, events: &[Event]) -> Vec<u8> {
 fn body_len(event: &Event) -> usize {
     match event {
         Event::Message(message) => message.body.as_bytes().len(),
-        Event::Join(_) | Event::Leave(_) => 0,
+        Event::Signal(signal) => signal.data.as_ref().map_or(0, |data| data.as_bytes().len()),
+        _ => 0,
     }
 }
 

@@ -86,11 +86,13 @@ pub fn reply(tag: Tag, reply: &Reply, stream: Option<StreamSession<'_>>, out: &m
         Reply::Subscribed(subscription) => subscribed(subscription, out),
         Reply::Sent(accepted) if is_wrapped => sent(accepted, out),
         // A publish has no room for more.
-        Reply::Unsubscribed | Reply::Published | Reply::Sent(_) => text("{}", out),
+        Reply::Unsubscribed | Reply::Published | Reply::Sent(_) | Reply::Done => text("{}", out),
         Reply::History(page) if is_wrapped => messages(page, out),
         Reply::History(page) => history(page, out),
         Reply::Presence(clients) => presence(clients, out),
         Reply::PresenceStats { clients, users } => presence_stats(*clients, *users, out),
+        Reply::UserPresence(users) => listed("users", users, out),
+        Reply::Connections(connections) => listed("connections", connections, out),
         Reply::Refused(refusal) => error(*refusal, out),
     }
     text(if is_wrapped { "}}" } else { "}" }, out);
@@ -107,6 +109,7 @@ pub fn push(conversation: &ConversationId, event: &Event, out: &mut Vec<u8>) {
         }
         Event::Join(info) => presence_push(conversation, "join", info, out),
         Event::Leave(info) => presence_push(conversation, "leave", info, out),
+        other => named_push(conversation, other, out),
     }
 }
 
@@ -140,6 +143,8 @@ fn key(reply: &Reply) -> &'static str {
         Reply::Connected(_) => r#","connect":"#,
         Reply::Refreshed { .. } => r#","refresh":"#,
         Reply::Subscribed(_) => r#","subscribe":"#,
+        // What only `rpc` can ask has its place there.
+        Reply::UserPresence(_) | Reply::Connections(_) | Reply::Done => r#","rpc":"#,
         Reply::Unsubscribed => r#","unsubscribe":"#,
         Reply::Published | Reply::Sent(_) => r#","publish":"#,
         Reply::History(_) => r#","history":"#,
@@ -316,6 +321,24 @@ fn presence_push(conversation: &ConversationId, key: &str, info: &ClientInfo, ou
     text(r#"{"info":"#, out);
     client_info(info, out);
     text("}}}", out);
+}
+
+/// An event that is kept nowhere: a publication without a place.
+fn named_push(conversation: &ConversationId, event: &Event, out: &mut Vec<u8>) {
+    let Some((name, data)) = event.data() else { return };
+    push_start(conversation, "pub", out);
+    text(r#"{"data":"#, out);
+    json(&Body::from_json(data), out);
+    text(r#","tags":{"event":""#, out);
+    text(name, out);
+    text(r#""}}}}"#, out);
+}
+
+/// An object with one list of plain data.
+fn listed<T: serde::Serialize>(name: &str, items: &[T], out: &mut Vec<u8>) {
+    write!(out, r#"{{"{name}":"#).expect(VEC);
+    serde_json::to_writer(&mut *out, items).expect("what is listed is plain data");
+    text("}", out);
 }
 
 fn push_start(conversation: &ConversationId, key: &str, out: &mut Vec<u8>) {

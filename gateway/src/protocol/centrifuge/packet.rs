@@ -232,6 +232,35 @@ pub(super) struct HistoryData<'a> {
     pub reverse: bool,
 }
 
+/// The `data` of the operations `typing` and `stop_typing`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ConversationData<'a> {
+    #[serde(borrow)]
+    pub conversation: Cow<'a, str>,
+}
+
+/// The `data` of the operation `signal`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SignalData<'a> {
+    #[serde(borrow)]
+    pub conversation: Cow<'a, str>,
+    #[serde(borrow)]
+    pub name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub to: Option<Cow<'a, str>>,
+}
+
+/// The `data` of the operation `user_presence`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct UsersData {
+    pub users: Vec<String>,
+}
+
 /// A body that is `null` is a body; only an absent one is none.
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)

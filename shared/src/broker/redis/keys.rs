@@ -87,6 +87,16 @@ impl Keys {
         self.named(conversation, kind)
     }
 
+    /// The partition's users who are known to be online, and when each may be taken: a sorted set.
+    pub fn online(&self, partition: Partition) -> String {
+        self.of(partition, "online")
+    }
+
+    /// When each of those was last seen: a hash.
+    pub fn seen(&self, partition: Partition) -> String {
+        self.of(partition, "seen")
+    }
+
     /// Up to when a subject has used its rate: a string. `kind` tells users and conversations apart.
     pub fn rate(&self, conversation: &ConversationId, kind: &str) -> String {
         self.named(conversation, kind)

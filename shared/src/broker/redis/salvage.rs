@@ -128,6 +128,6 @@ fn unpack(packed: &Bytes) -> Option<Message> {
     let conversation = ConversationId::parse(std::str::from_utf8(&packed[..end]).ok()?).ok()?;
     match decode_live(&conversation, &packed.slice(end + 1..)).ok()? {
         Event::Message(message) => Some((*message).clone()),
-        Event::Join(_) | Event::Leave(_) => None,
+        _ => None,
     }
 }

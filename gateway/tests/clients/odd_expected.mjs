@@ -1,0 +1,15 @@
+// Where Starling's reaction to odd input is meant to differ from that of the Node server: the case, with or without its transport, what Starling
+// does, and why.
+
+export const EXPECTED = {
+  /** For every case in which the packets mean the same and only look different. */
+  spelling: { why: 'an event is relayed as it was written, where Node parses it and prints it again' },
+};
+
+function expect(why, reactions) {
+  for (const [name, reaction] of Object.entries(reactions)) EXPECTED[name] = { reaction, why };
+}
+
+expect('the depth of JSON is bounded; the Node server dies of this one', {
+  '5000 levels deep': ['closed', 'POST 200 · closed'],
+});

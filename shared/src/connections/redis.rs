@@ -1,0 +1,173 @@
+//! The connections of cluster mode: a sorted set of expiry times and a hash for each user, and a sorted set of users for
+//! each partition, so that whoever is gone is found without a look at everybody.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use redis::{Pipeline, Script};
+
+use super::{CONNECTION_TTL_SECONDS, Connections, Gone, RETURN_MS, TAKEN_MS, UserState};
+use crate::{
+    broker::{
+        BrokerError,
+        redis::{RedisConfig, keys::Keys},
+    },
+    domain::{ConnectionId, ConnectionRecord, ConversationId, Partition, UserId},
+};
+
+const SCRIPT: &str = include_str!("connections.lua");
+/// How many calls go out at once.
+const CALLS_PER_REQUEST_MAX: usize = 500;
+/// Most users that one call takes from a partition.
+const TAKEN_PER_CALL_MAX: usize = 500;
+
+/// Who is connected to all nodes.
+pub struct RedisConnections {
+    keys: Keys,
+    pool: deadpool_redis::Pool,
+    script: Script,
+    ttl_ms: u64,
+}
+
+impl RedisConnections {
+    /// Prepares the connections to Redis; each is made when it is first needed.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn new(config: &RedisConfig) -> Result<Self, BrokerError> {
+        Self::with_ttl_ms(config, CONNECTION_TTL_SECONDS * 1000)
+    }
+
+    /// One whose connections live this long, in milliseconds; the same on every node.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn with_ttl_ms(config: &RedisConfig, ttl_ms: u64) -> Result<Self, BrokerError> {
+        let script = Script::new(SCRIPT);
+        Ok(Self { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms })
+    }
+
+    /// The personal room spreads users over the partitions, and has them where their own messages are.
+    fn names(&self, user: &UserId) -> [String; 4] {
+        let room = ConversationId::personal(user);
+        let [online, seen] = self.partition_names(self.keys.partition(&room));
+        [self.keys.presence(&room, "u:"), self.keys.presence(&room, "ur:"), online, seen]
+    }
+
+    fn partition_names(&self, partition: Partition) -> [String; 2] {
+        [self.keys.online(partition), self.keys.seen(partition)]
+    }
+
+    /// Begins a request of several calls.
+    fn request() -> Pipeline {
+        let mut request = redis::pipe();
+        request.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore();
+        request
+    }
+
+    fn add<'a>(&self, request: &'a mut Pipeline, names: &[String]) -> &'a mut Pipeline {
+        request.cmd("EVALSHA").arg(self.script.get_hash()).arg(names.len()).arg(names)
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, request: &Pipeline) -> Result<T, BrokerError> {
+        Ok(request.query_async(&mut self.pool.get().await?).await?)
+    }
+}
+
+#[async_trait]
+impl Connections for RedisConnections {
+    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
+        let mut users: BTreeMap<&UserId, Vec<&ConnectionRecord>> = BTreeMap::new();
+        for record in connections {
+            users.entry(&record.user).or_default().push(record);
+        }
+        let users: Vec<(&UserId, Vec<&ConnectionRecord>)> = users.into_iter().collect();
+        let mut came = Vec::new();
+        for some in users.chunks(CALLS_PER_REQUEST_MAX) {
+            let mut request = Self::request();
+            for (user, records) in some {
+                let call = self.add(&mut request, &self.names(user));
+                call.arg("enter").arg(self.ttl_ms).arg(user.as_str());
+                for record in records {
+                    let json = serde_json::to_string(record).expect("a connection is plain data");
+                    call.arg(record.client.to_string()).arg(json);
+                }
+            }
+            let answers: Vec<bool> = self.ask(&request).await?;
+            let news = some.iter().zip(answers).filter(|(_, is_new)| *is_new);
+            came.extend(news.map(|((user, _), _)| (*user).clone()));
+        }
+        Ok(came)
+    }
+
+    async fn leave(&self, user: &UserId, client: ConnectionId) -> Result<(), BrokerError> {
+        let mut request = Self::request();
+        let call = self.add(&mut request, &self.names(user));
+        call.arg("leave").arg(RETURN_MS).arg(user.as_str()).arg(client.to_string()).ignore();
+        self.ask(&request).await
+    }
+
+    async fn list(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionRecord>, BrokerError> {
+        let mut request = Self::request();
+        self.add(&mut request, &self.names(user)).arg("list").arg(limit);
+        let (found,): (Vec<Option<String>>,) = self.ask(&request).await?;
+        // What another version wrote and this one cannot read is not shown.
+        Ok(found.iter().flatten().filter_map(|json| serde_json::from_str(json).ok()).collect())
+    }
+
+    async fn states(&self, users: &[UserId]) -> Result<Vec<UserState>, BrokerError> {
+        let mut states = Vec::with_capacity(users.len());
+        for some in users.chunks(CALLS_PER_REQUEST_MAX) {
+            let mut request = Self::request();
+            for user in some {
+                self.add(&mut request, &self.names(user)).arg("state").arg(user.as_str());
+            }
+            let answers: Vec<(u32, String)> = self.ask(&request).await?;
+            states.extend(answers.into_iter().map(|(connections, seen)| UserState {
+                connected: connections > 0,
+                known: !seen.is_empty() && !seen.starts_with('-'),
+                last_seen: seen.trim_start_matches('-').parse().ok(),
+            }));
+        }
+        Ok(states)
+    }
+
+    async fn take_gone(&self, early_ms: u64) -> Result<Vec<Gone>, BrokerError> {
+        let partitions: Vec<Partition> = Partition::all(self.keys.partitions()).collect();
+        let mut gone = Vec::new();
+        for some in partitions.chunks(CALLS_PER_REQUEST_MAX) {
+            let mut request = Self::request();
+            for partition in some {
+                let call = self.add(&mut request, &self.partition_names(*partition));
+                call.arg("take").arg(TAKEN_PER_CALL_MAX).arg(early_ms).arg(TAKEN_MS);
+            }
+            let answers: Vec<Vec<(String, u64)>> = self.ask(&request).await?;
+            let users = answers.into_iter().flatten();
+            gone.extend(
+                users.filter_map(|(user, last_seen)| {
+                    Some(Gone { user: UserId::parse(&user).ok()?, last_seen })
+                }),
+            );
+        }
+        Ok(gone)
+    }
+
+    async fn confirm_gone(&self, users: &[UserId]) -> Result<Vec<UserId>, BrokerError> {
+        let mut by_partition: BTreeMap<Partition, Vec<&UserId>> = BTreeMap::new();
+        for user in users {
+            let partition = self.keys.partition(&ConversationId::personal(user));
+            by_partition.entry(partition).or_default().push(user);
+        }
+        let mut back = Vec::new();
+        for (partition, users) in by_partition {
+            let mut request = Self::request();
+            let call = self.add(&mut request, &self.partition_names(partition)).arg("confirm");
+            for user in &users {
+                call.arg(user.as_str());
+            }
+            let (found,): (Vec<String>,) = self.ask(&request).await?;
+            back.extend(found.iter().filter_map(|user| UserId::parse(user).ok()));
+        }
+        Ok(back)
+    }
+}
