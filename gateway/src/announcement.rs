@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::action::MembersChanged;
+use crate::action::{MembersChanged, SendAway};
 
 /// One announcement from a node to another or to all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +11,8 @@ use crate::action::MembersChanged;
 pub enum Announcement {
     /// Older answers about a conversation's members are wrong.
     MembersChanged(MembersChanged),
+    /// A user's connections are to end.
+    SendAway(SendAway),
     /// Commands for an HTTP session that the addressed node holds.
     Emulation {
         /// The session's secret.

@@ -29,13 +29,25 @@ pub enum Scope {
     History,
     /// See which conversations a user is in.
     Users,
+    /// See who is online.
+    Presence,
+    /// See from where users are connected, and send them away.
+    Connections,
     /// Take tokens back.
     Revoke,
 }
 
 impl Scope {
     /// All scopes.
-    pub const ALL: [Self; 5] = [Self::Publish, Self::Conversations, Self::History, Self::Users, Self::Revoke];
+    pub const ALL: [Self; 7] = [
+        Self::Publish,
+        Self::Conversations,
+        Self::History,
+        Self::Users,
+        Self::Presence,
+        Self::Connections,
+        Self::Revoke,
+    ];
 
     /// The scope in a configuration.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +56,8 @@ impl Scope {
             Self::Conversations => "conversations",
             Self::History => "history",
             Self::Users => "users",
+            Self::Presence => "presence",
+            Self::Connections => "connections",
             Self::Revoke => "revoke",
         }
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use shared::{
     auth::{HMAC_SECRET_BYTES_MIN, TOKEN_SECONDS_MAX, TokenRules},
     domain::{BODY_BYTES_MAX, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
+    presence::PRESENCE_TTL_SECONDS,
 };
 
 use crate::{
@@ -155,6 +156,9 @@ struct Settings {
     /// Seconds between two comparisons of positions with Redis [default: 15].
     #[arg(long, env = "STARLING_POSITION_CHECK_SECONDS", value_name = "SECONDS")]
     position_check_seconds: Option<u64>,
+    /// Seconds that a connection counts as there after its node was last heard of; the same on all nodes [default: 60].
+    #[arg(long, env = "STARLING_PRESENCE_SECONDS", value_name = "SECONDS")]
+    presence_seconds: Option<u64>,
     /// Seconds of silence after which the subscriber connection is probed, and then again until it is given up [default: 5].
     #[arg(long, env = "STARLING_PROBE_SECONDS", value_name = "SECONDS")]
     probe_seconds: Option<u64>,
@@ -250,6 +254,8 @@ pub struct Config {
     pub linger_seconds: u64,
     /// Seconds between position checks.
     pub position_check_seconds: u64,
+    /// Seconds that a connection counts as there without a sign of its node.
+    pub presence_seconds: u64,
     /// Seconds of silence before a probe, and for its answer.
     pub probe_seconds: u64,
     /// Seconds between being told to stop and sending clients away.
@@ -320,6 +326,7 @@ impl Settings {
             catchup_bytes_max,
             linger_seconds,
             position_check_seconds,
+            presence_seconds,
             probe_seconds,
             drain_seconds,
             drain_delay_seconds,
@@ -363,6 +370,7 @@ impl Settings {
             ("catchup_messages_max", self.catchup_messages_max == Some(0)),
             ("catchup_bytes_max", self.catchup_bytes_max == Some(0)),
             ("position_check_seconds", self.position_check_seconds == Some(0)),
+            ("presence_seconds", self.presence_seconds == Some(0)),
             ("probe_seconds", self.probe_seconds == Some(0)),
         ];
         let zero = zeros.into_iter().find_map(|(name, is_zero)| is_zero.then_some(name));
@@ -424,6 +432,7 @@ impl Settings {
             catchup_bytes_max: self.catchup_bytes_max.unwrap_or(1024 * 1024),
             linger_seconds: self.linger_seconds.unwrap_or(30),
             position_check_seconds: self.position_check_seconds.unwrap_or(15),
+            presence_seconds: self.presence_seconds.unwrap_or(PRESENCE_TTL_SECONDS),
             probe_seconds: self.probe_seconds.unwrap_or(5),
             drain_seconds: self.drain_seconds.unwrap_or(if standalone { 1 } else { 10 }),
             drain_delay_seconds: self.drain_delay_seconds.unwrap_or(if standalone { 0 } else { 5 }),

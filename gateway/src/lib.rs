@@ -7,6 +7,7 @@ pub mod app;
 pub mod config;
 pub mod connection;
 pub mod dialect;
+pub mod ephemeral;
 pub mod feed;
 pub mod frame;
 pub mod heartbeat;
@@ -14,6 +15,7 @@ pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod metrics;
+pub mod online;
 pub mod outbox;
 pub mod pending;
 pub mod protocol;
@@ -21,6 +23,7 @@ pub mod revocation;
 pub mod roster;
 pub mod session;
 pub mod socket;
+pub mod typing;
 
 #[cfg(test)]
 mod tests;

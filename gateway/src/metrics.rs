@@ -78,6 +78,10 @@ metrics! {
     catchups_complete: counter = "starling_catchups_complete_total",
     /// Resumes that had missed more than the limit.
     catchups_limited: counter = "starling_catchups_limited_total",
+    /// Events that are kept nowhere and were told.
+    events: counter = "starling_ephemeral_events_total",
+    /// Events that are kept nowhere and were not told, since Redis did not answer or there were too many.
+    events_dropped: counter = "starling_ephemeral_events_dropped_total",
     /// Requests that were refused.
     refusals: counter = "starling_refusals_total",
     /// Revocations of tokens that this node has read.

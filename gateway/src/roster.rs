@@ -1,22 +1,31 @@
 //! This node's part of the presence: which of its connections are in which conversation.
 //!
-//! May use: domain, the ports presence and broker. Deliberately absent: sessions and the hub.
-//! One refresh for the whole node at each tick, never one for each socket.
+//! May use: domain, the port presence, ephemeral. Deliberately absent: sessions and the hub.
+//! One refresh for the whole node at each tick, never one for each socket. In a crowd nobody is told of single comings and
+//! goings: each node on which there are some tells how many are there, once in a while.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use shared::{
-    broker::Broker,
-    domain::{ClientInfo, ConnectionId, ConversationId, Event},
-    presence::{PRESENCE_REFRESH_SECONDS, Presence, PresenceEntry},
-    record::encode_ephemeral,
+    domain::{ClientInfo, ConnectionId, ConversationId, Event, Occupancy},
+    presence::{Presence, PresenceEntry},
 };
 use tokio_util::task::TaskTracker;
+
+use crate::ephemeral::Ephemeral;
 
 /// Most connections in a conversation whose comings and goings are told to the others: above it the news would cost
 /// more than the messages.
 const JOIN_LEAVE_CLIENTS_MAX: u32 = 500;
+/// How often an entry is refreshed while it may live once.
+const REFRESHES_PER_LIFE: u32 = 3;
+/// How often it is told how many are in a crowd.
+const OCCUPANCY_INTERVAL: Duration = Duration::from_secs(2);
 /// Most entries in one refresh call.
 const REFRESH_ENTRIES_MAX: usize = 512;
 
@@ -24,14 +33,16 @@ const REFRESH_ENTRIES_MAX: usize = 512;
 pub struct Roster {
     here: Arc<Mutex<HashMap<(ConversationId, ConnectionId), ClientInfo>>>,
     presence: Arc<dyn Presence>,
-    broker: Arc<dyn Broker>,
+    /// Crowds in which somebody has come or gone since that was told last.
+    crowds: Arc<Mutex<BTreeSet<ConversationId>>>,
+    ephemeral: Arc<Ephemeral>,
     tracker: TaskTracker,
 }
 
 impl Roster {
     /// An empty roster.
-    pub fn new(presence: Arc<dyn Presence>, broker: Arc<dyn Broker>, tracker: TaskTracker) -> Self {
-        Self { here: Arc::default(), presence, broker, tracker }
+    pub fn new(presence: Arc<dyn Presence>, ephemeral: Arc<Ephemeral>, tracker: TaskTracker) -> Self {
+        Self { here: Arc::default(), presence, crowds: Arc::default(), ephemeral, tracker }
     }
 
     /// A connection is in the conversation from now on; the others are told.
@@ -39,7 +50,9 @@ impl Roster {
         self.here.lock().insert((conversation.clone(), who.client), who.clone());
         let entry = [(conversation.clone(), who.clone())];
         match self.presence.enter(&entry).await.as_deref() {
-            Ok(&[clients]) => signal(&*self.broker, conversation, clients, Event::Join(who.clone())).await,
+            Ok(&[clients]) => {
+                tell(&self.ephemeral, &self.crowds, conversation, clients, Event::Join(who.clone())).await;
+            }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "presence is entered at the next refresh"),
         }
@@ -50,7 +63,8 @@ impl Roster {
         if self.here.lock().remove(&(conversation.clone(), who.client)).is_none() {
             return;
         }
-        let (presence, broker) = (Arc::clone(&self.presence), Arc::clone(&self.broker));
+        let (presence, ephemeral) = (Arc::clone(&self.presence), Arc::clone(&self.ephemeral));
+        let crowds = Arc::clone(&self.crowds);
         let (here, key, who) = (Arc::clone(&self.here), (conversation.clone(), who.client), who.clone());
         self.tracker.spawn(async move {
             let left = presence.leave(&key.0, who.client).await;
@@ -64,15 +78,40 @@ impl Roster {
                 return;
             }
             match left {
-                Ok(clients) => signal(&*broker, &conversation, clients, Event::Leave(who)).await,
+                Ok(clients) => {
+                    tell(&ephemeral, &crowds, &conversation, clients, Event::Leave(who)).await;
+                }
                 Err(error) => tracing::debug!(%error, "presence ends when it expires"),
             }
         });
     }
 
-    /// Refreshes everyone who is here, for ever.
-    pub async fn run(&self) {
-        let mut tick = tokio::time::interval(Duration::from_secs(PRESENCE_REFRESH_SECONDS));
+    /// Tells how many are in each crowd in which somebody has come or gone, for ever.
+    pub async fn count_crowds(&self) {
+        let mut tick = tokio::time::interval(OCCUPANCY_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.count_crowds_once().await;
+        }
+    }
+
+    async fn count_crowds_once(&self) {
+        let crowds = std::mem::take(&mut *self.crowds.lock());
+        for conversation in crowds {
+            match self.presence.stats(&conversation).await {
+                Ok(stats) => {
+                    let occupancy = Occupancy { clients: stats.clients, users: stats.users };
+                    self.ephemeral.tell(&conversation, &Event::Occupancy(occupancy)).await;
+                }
+                Err(error) => tracing::debug!(%error, "a crowd cannot be counted now"),
+            }
+        }
+    }
+
+    /// Refreshes everyone who is here, for ever; an entry lives `life` without it.
+    pub async fn run(&self, life: Duration) {
+        let mut tick = tokio::time::interval(life / REFRESHES_PER_LIFE);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
@@ -105,14 +144,17 @@ impl Roster {
     }
 }
 
-async fn signal(broker: &dyn Broker, conversation: &ConversationId, clients: u32, event: Event) {
+async fn tell(
+    ephemeral: &Ephemeral,
+    crowds: &Mutex<BTreeSet<ConversationId>>,
+    conversation: &ConversationId,
+    clients: u32,
+    event: Event,
+) {
     if clients > JOIN_LEAVE_CLIENTS_MAX {
-        return;
-    }
-    if let Some(record) = encode_ephemeral(&event)
-        && let Err(error) = broker.signal(conversation, record).await
-    {
-        tracing::debug!(%error, "a join or leave was not told");
+        crowds.lock().insert(conversation.clone());
+    } else {
+        ephemeral.tell(conversation, &event).await;
     }
 }
 
@@ -120,7 +162,7 @@ async fn signal(broker: &dyn Broker, conversation: &ConversationId, clients: u32
 mod tests {
     use shared::{
         broker::{
-            Inbound,
+            Broker, Inbound,
             memory::{Memory, MemoryBroker},
             sequence::Limits,
         },
@@ -131,7 +173,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::tests::{conversation, who};
+    use crate::{
+        metrics::Metrics,
+        tests::{conversation, who},
+    };
 
     struct Rig {
         roster: Roster,
@@ -149,7 +194,8 @@ mod tests {
             broker.subscribe(&[conversation("c")]).await.unwrap();
             let (presence, tracker) = (Arc::new(MemoryPresence::default()), TaskTracker::new());
             let presence: Arc<dyn Presence> = presence;
-            let roster = Roster::new(Arc::clone(&presence), broker, tracker.clone());
+            let ephemeral = Arc::new(Ephemeral::new(broker, Arc::new(Metrics::register())));
+            let roster = Roster::new(Arc::clone(&presence), ephemeral, tracker.clone());
             Self { roster, presence, tracker, inbox }
         }
 
@@ -198,16 +244,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_a_crowd_nobody_is_told() {
+    async fn in_a_crowd_it_is_told_how_many_there_are() {
         let mut rig = Rig::new().await;
         let crowd: Vec<PresenceEntry> =
             (0..u128::from(JOIN_LEAVE_CLIENTS_MAX)).map(|n| (conversation("c"), who(n))).collect();
         rig.presence.enter(&crowd).await.unwrap();
-        rig.roster.enter(&conversation("c"), &who(1_000)).await;
-        rig.roster.leave(&conversation("c"), &who(1_000));
+        for n in 1_000..1_010 {
+            rig.roster.enter(&conversation("c"), &who(n)).await;
+        }
+        assert_eq!(rig.told(), []);
+        rig.roster.count_crowds_once().await;
+        rig.roster.count_crowds_once().await;
+        let clients = JOIN_LEAVE_CLIENTS_MAX + 10;
+        assert_eq!(
+            rig.told(),
+            [Event::Occupancy(Occupancy { clients, users: clients })],
+            "once, for all of them"
+        );
+        (1_000..1_010).for_each(|n| rig.roster.leave(&conversation("c"), &who(n)));
         rig.quiet().await;
-        // The one that leaves makes the crowd small enough again.
-        assert_eq!(rig.told(), [Event::Leave(who(1_000))]);
+        // Whichever is the last to leave makes the crowd small enough again.
+        assert!(matches!(rig.told().as_slice(), [Event::Leave(_)]));
+        rig.roster.count_crowds_once().await;
+        let clients = JOIN_LEAVE_CLIENTS_MAX;
+        assert_eq!(rig.told(), [Event::Occupancy(Occupancy { clients, users: clients })]);
     }
 
     #[tokio::test]

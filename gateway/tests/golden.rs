@@ -10,7 +10,8 @@ use std::{collections::VecDeque, fmt::Write as _, fs, path::Path, sync::Arc};
 use gateway::protocol::centrifuge;
 use shared::domain::{
     Body, Catchup, ClientInfo, ClientMessageId, Connected, ConnectionId, ConversationId, Disconnect, Event,
-    HistoryPage, Message, MessageId, MessageKind, Refusal, Reply, Sent, Seq, Stored, Subscribed, UserId,
+    HistoryPage, Message, MessageId, MessageKind, Online, Refusal, Reply, Sent, Seq, Signal, SignalName,
+    Stored, Subscribed, Typing, UserId,
 };
 use uuid::Uuid;
 
@@ -128,6 +129,24 @@ fn says(name: &str) -> Says {
         "void 19" => return Says::Event(Event::Message(Arc::new(message(19, "void")))),
         "joined" => return Says::Event(Event::Join(client())),
         "left" => return Says::Event(Event::Leave(client())),
+        "bob types" => {
+            let user = UserId::parse("bob").unwrap();
+            return Says::Event(Event::Typing(Typing { user, typing: true }));
+        }
+        "bob calls" => {
+            let (user, name) = (UserId::parse("bob").unwrap(), SignalName::parse("call_offer").unwrap());
+            let data = Some(Body::from_json("{\n\"sdp\": 9007199254740993}"));
+            return Says::Event(Event::Signal(Signal { conversation: None, user, name, data }));
+        }
+        "bob was here" => {
+            let user = UserId::parse("bob").unwrap();
+            return Says::Reply(Reply::UserPresence(vec![Online {
+                user,
+                online: false,
+                last_seen: Some(7),
+            }]));
+        }
+        "done" => return Says::Reply(Reply::Done),
         "stored" => return Says::Stored(Stored { conversation: room(), upto: Seq(18) }),
         "removed" => return Says::Unsubscribe(centrifuge::Unsubscribe::Removed),
         "missed something" => return Says::Unsubscribe(centrifuge::Unsubscribe::InsufficientState),

@@ -46,6 +46,8 @@ fn in_force(limit: Limit) -> u64 {
         Limit::PublishesPerConversation => {
             return 1_000_000 / settings.publishes_per_conversation.interval_us();
         }
+        Limit::TypingPerUser => return 1_000_000 / settings.typing_per_user.interval_us(),
+        Limit::SignalsPerUser => return 1_000_000 / settings.signals_per_user.interval_us(),
     };
     u64::try_from(number).unwrap()
 }

@@ -85,6 +85,8 @@ impl ClientError {
 pub enum Push {
     /// A message of a conversation.
     Publication(String, Publication),
+    /// Something that is kept nowhere: the conversation, the name of the event, and its object.
+    Event(String, String, Box<RawValue>),
     /// Someone joined.
     Join(String, ClientInfo),
     /// Someone left.
@@ -413,8 +415,11 @@ impl Reader {
 
 /// Pushes that this client does not know are skipped, as the stock SDK does.
 fn read_push(push: PushBody) -> Result<Option<Push>, String> {
-    let PushBody { channel, publication, join, leave, unsubscribe, message } = push;
-    Ok(if let Some(publication) = publication {
+    let PushBody { channel, mut publication, join, leave, unsubscribe, message } = push;
+    let event = publication.as_mut().and_then(|publication| publication.tags.remove("event"));
+    Ok(if let (Some(name), Some(publication)) = (event, &publication) {
+        Some(Push::Event(channel, name, publication.data.clone()))
+    } else if let Some(publication) = publication {
         Some(Push::Publication(channel, publication))
     } else if let Some(join) = join {
         Some(Push::Join(channel, join.info))
@@ -423,26 +428,10 @@ fn read_push(push: PushBody) -> Result<Option<Push>, String> {
     } else if let Some(unsubscribe) = unsubscribe {
         Some(Push::Unsubscribed(channel, unsubscribe.code))
     } else if let Some(message) = message {
-        is_stored_notice(&message.data)?
+        message.stored_notice()?.map(Push::Stored)
     } else {
         None
     })
-}
-
-fn is_stored_notice(data: &RawValue) -> Result<Option<Push>, String> {
-    #[derive(serde::Deserialize)]
-    struct Typed {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    match serde_json::from_str::<Typed>(data.get()) {
-        Ok(typed) if typed.kind == "stored" => {
-            let notice =
-                serde_json::from_str(data.get()).map_err(|error| format!("stored notice: {error}"))?;
-            Ok(Some(Push::Stored(notice)))
-        }
-        _ => Ok(None),
-    }
 }
 
 fn close_reason(payload: &[u8]) -> (u16, String) {

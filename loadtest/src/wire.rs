@@ -70,6 +70,24 @@ pub(crate) struct MessageBody {
     pub data: Box<RawValue>,
 }
 
+impl MessageBody {
+    /// The notice that it is; `None` for anything else that a server may say.
+    pub fn stored_notice(&self) -> Result<Option<StoredNotice>, String> {
+        #[derive(Deserialize)]
+        struct Typed {
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        match serde_json::from_str::<Typed>(self.data.get()) {
+            Ok(typed) if typed.kind == "stored" => {
+                let notice = serde_json::from_str(self.data.get());
+                notice.map(Some).map_err(|error| format!("stored notice: {error}"))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
 /// Who a connection is.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

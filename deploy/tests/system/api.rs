@@ -17,7 +17,9 @@ const TOKEN_SECONDS: u64 = 3_600;
 async fn next(pushes: &mut Pushes) -> Push {
     loop {
         match tokio::time::timeout(PATIENCE, pushes.next()).await.expect("nothing came").unwrap() {
-            Push::Join(..) | Push::Leave(..) | Push::Stored(_) => {}
+            Push::Join(..) | Push::Leave(..) | Push::Stored(_) | Push::Event(..) => {}
+            Push::Publication(_, publication)
+                if publication.tags.get("kind").is_some_and(|kind| kind == "conversation") => {}
             push => return push,
         }
     }

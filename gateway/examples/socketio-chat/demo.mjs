@@ -9,6 +9,8 @@ import { Transcript } from './transcript.mjs';
 /** Longest wait for something that must happen, and for the whole scenario, in milliseconds. */
 const WAIT_MS_MAX = 20_000;
 const SCENARIO_MS_MAX = 90_000;
+/** Long enough for the next poll to be under way, in milliseconds. */
+const CALM_MS = 200;
 const TRANSPORTS = {
   polling: { transports: ['polling'] },
   websocket: { transports: ['websocket'] },
@@ -155,6 +157,8 @@ async function scenario(mode, enter) {
   await step('a short break is recovered from', async () => {
     const again = new Promise((resolve) => two.socket.once('connect', resolve));
     const broken = new Promise((resolve) => two.socket.once('disconnect', resolve));
+    // Between two polls a Node server would not notice, and could not recover.
+    await new Promise((resolve) => setTimeout(resolve, CALM_MS));
     link.cut();
     await broken;
     for (const text of ['m1', 'm2', 'm3']) say('alice sends', await one.send(id, { text, client_id: text }));

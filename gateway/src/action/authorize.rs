@@ -2,10 +2,10 @@
 
 use shared::{
     auth::Identity,
-    domain::{ConversationId, ConversationKind, Refusal},
+    domain::{ConversationId, ConversationKind, Refusal, UserId},
 };
 
-use super::Node;
+use super::{Node, users::may_follow};
 
 /// On whose behalf something is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,10 @@ pub async fn authorize(node: &Node, who: &Identity, conversation: &ConversationI
     let is_member = match conversation.kind() {
         ConversationKind::Personal(owner) => owner == user.as_str(),
         ConversationKind::Role(name) => who.roles.iter().any(|role| role.as_str() == name),
-        ConversationKind::Presence(of) => of == user.as_str(),
+        ConversationKind::Presence(of) => match UserId::parse(of) {
+            Ok(of) => may_follow(node, who, &of).await?,
+            Err(_) => false,
+        },
         ConversationKind::Direct(pair) => [pair.smaller, pair.larger].contains(&user.as_str()),
         ConversationKind::Stored => {
             let role = node.memberships.role(&*node.store, conversation, user).await;

@@ -6,7 +6,7 @@ use shared::{
     store::{Conversation, Role},
 };
 
-use super::{Actor, MembersChanged, Node, members::announce};
+use super::{Actor, ConversationNews, MembersChanged, Node, members::announce, tell};
 
 /// Most members of a conversation.
 pub const MEMBERS_MAX: usize = 1_000;
@@ -61,6 +61,12 @@ pub async fn create_conversation(
         return if is_same { Ok((existing, false)) } else { Err(Refusal::Forbidden) };
     }
     announce(node, MembersChanged { conversation: conversation.id.clone(), version: 1 }).await;
+    let news = ConversationNews {
+        kind: Some(&conversation.kind),
+        name: conversation.name.as_deref(),
+        ..ConversationNews::new("created", &conversation.id, actor)
+    };
+    tell(node, conversation.members.iter().map(|(user, _)| user), &news).await;
     Ok((conversation, true))
 }
 

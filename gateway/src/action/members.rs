@@ -11,7 +11,7 @@ use shared::{
     store::{Conversation, ConversationSummary, MembersChange, Role, StoreError},
 };
 
-use super::{Actor, MembersChanged, Node, authorize, converse::MEMBERS_MAX};
+use super::{Actor, ConversationNews, MembersChanged, Node, authorize, converse::MEMBERS_MAX, tell};
 use crate::announcement::Announcement;
 
 /// Most conversations in one page of a list.
@@ -60,7 +60,10 @@ pub async fn add_members(
         return Err(Refusal::Forbidden);
     }
     let change = node.store.add_members(id, users, MEMBERS_MAX).await;
-    finish(node, id, change).await
+    if finish(node, id, change).await? {
+        tell(node, users, &ConversationNews::new("added", id, actor)).await;
+    }
+    Ok(())
 }
 
 /// Ends a membership of a group, everywhere within seconds. Members may leave; the owner may remove others.
@@ -79,7 +82,10 @@ pub async fn remove_member(
         return Err(Refusal::Forbidden);
     }
     let change = node.store.remove_member(id, user).await;
-    finish(node, id, change).await
+    if finish(node, id, change).await? {
+        tell(node, [user], &ConversationNews::new("removed", id, actor)).await;
+    }
+    Ok(())
 }
 
 /// Lists the conversations that a user was made a member of, by id, above `after`. Direct conversations that nobody has
@@ -129,17 +135,18 @@ async fn find_group(node: &Node, actor: &Actor, id: &ConversationId) -> Result<C
     if found.kind == "direct" { Err(Refusal::Invalid) } else { Ok(found) }
 }
 
+/// Whether anything has changed.
 async fn finish(
     node: &Node,
     id: &ConversationId,
     change: Result<MembersChange, StoreError>,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     match change.map_err(|error| unavailable(&error))? {
         MembersChange::Done(version) => {
             announce(node, MembersChanged { conversation: id.clone(), version }).await;
-            Ok(())
+            Ok(true)
         }
-        MembersChange::Unneeded => Ok(()),
+        MembersChange::Unneeded => Ok(false),
         MembersChange::Full => Err(Refusal::LimitExceeded),
     }
 }

@@ -1,6 +1,6 @@
 //! What a client can do: one verb a file, the same for every protocol and for HTTP.
 //!
-//! May use: domain, the ports, feed, pending, roster, hub. Deliberately absent: axum, frames, JSON, and sessions.
+//! May use: domain, the ports, feed, pending, roster, online, typing, ephemeral, hub. Deliberately absent: axum, frames, JSON, and sessions.
 //! Every verb asks [`authorize`] first.
 
 mod authenticate;
@@ -9,10 +9,14 @@ mod converse;
 mod history;
 mod members;
 mod membership;
+mod personal;
 mod presence;
 mod revoke;
 mod send;
+mod signal;
 mod subscribe;
+mod typing;
+mod users;
 
 use std::sync::Arc;
 
@@ -30,13 +34,18 @@ pub use members::{
     watch_members,
 };
 pub use membership::{MembersChanged, MembershipCache};
+pub use personal::{ConversationNews, tell, tell_role};
 pub use presence::{presence, presence_stats};
 pub use revoke::{Revoke, revoke};
 pub use send::{Acknowledgement, publish, send};
-pub use subscribe::{join, subscribe, unsubscribe};
+pub use signal::signal;
+pub use subscribe::{ServerRoom, begin, subscribe, unsubscribe};
+pub use typing::typing;
+pub use users::{PRESENCE_USERS_MAX, SendAway, connections, disconnect, send_away, user_presence};
 
 use crate::{
-    feed::Feed, limits::Limiter, metrics::Metrics, pending::Pending, revocation::Revocable, roster::Roster,
+    ephemeral::Ephemeral, feed::Feed, limits::Limiter, metrics::Metrics, online::OnlineUsers,
+    pending::Pending, revocation::Revocable, roster::Roster, typing::Typists,
 };
 
 /// Which commit a publish waits for.
@@ -93,6 +102,12 @@ pub struct Node {
     pub pending: Arc<Pending>,
     /// This node's part of the presence.
     pub roster: Arc<Roster>,
+    /// This node's connections, and who is online.
+    pub online: Arc<OnlineUsers>,
+    /// Who types on this node.
+    pub typists: Arc<Typists>,
+    /// The way out for what is kept nowhere.
+    pub ephemeral: Arc<Ephemeral>,
     /// Who may be where, for a while.
     pub memberships: Arc<MembershipCache>,
     /// What this node tells of itself.

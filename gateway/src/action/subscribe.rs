@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shared::domain::{
-    Catchup, ConnectionId, ConversationId, ConversationKind, MessageKind, Position, Refusal, Seq, Subscribe,
-    Subscribed,
+    Catchup, ConnectionId, ConversationId, ConversationKind, Disconnect, Event, MessageKind, Position,
+    Refusal, Seq, Subscribe, Subscribed, UserId,
 };
 
-use super::{Node, authorize, history::top_of, members};
+use super::{Node, authorize, history::top_of, members, users::presence_snapshot};
 use crate::{
     feed::{CatchUp, CatchUpLimits, Opened, catch_up},
     hub::{Client, Subscription},
+    outbox::Class,
 };
 
+/// How often a client that begins to follow a user is told how things stand, while that changes.
+const SNAPSHOTS_MAX: usize = 3;
 /// How often a member may find that too much has happened while it was reading.
 const OPEN_ATTEMPTS_MAX: usize = 3;
 
@@ -30,6 +33,10 @@ pub async fn subscribe(
     authorize(node, &client.claims().identity, &request.conversation).await?;
     let subscription = Subscription::new(request.join_leave, false);
     join(node, client, request, &subscription, seal).await?;
+    if let ConversationKind::Presence(of) = request.conversation.kind() {
+        show_presence(node, client, &request.conversation, of).await;
+        return Ok(subscription);
+    }
     node.roster.enter(&request.conversation, &client.info).await;
     let (user, conversation) = (&client.info.user, &request.conversation);
     let who = &client.claims().identity;
@@ -43,11 +50,68 @@ pub async fn subscribe(
     Ok(subscription)
 }
 
+/// Tells a client that has begun to follow a user how things stand. What changes while that is read is told again, since it
+/// may have come before.
+async fn show_presence(node: &Node, client: &Client, conversation: &ConversationId, of: &str) {
+    let Ok(user) = UserId::parse(of) else { return };
+    let mut shown = None;
+    for _ in 0..SNAPSHOTS_MAX {
+        let snapshot = presence_snapshot(node, &user).await;
+        if snapshot.is_none() || snapshot == shown {
+            return;
+        }
+        shown = snapshot;
+        let event = shown.clone().map(Event::Online);
+        client.send((client.dialect.batch)(conversation, event.as_slice()), Class::Durable);
+    }
+}
+
+/// A room that the server puts a client into.
+pub type ServerRoom = (Subscribe, Arc<Subscription>);
+
+/// Joins all the rooms that the server puts a client into at its start, and sends the greeting, which `seal` makes, before
+/// anything that comes after it in any of them.
+///
+/// # Errors
+/// When Redis or the store does not answer; the client is then in none of them.
+pub async fn begin(
+    node: &Node,
+    client: &Arc<Client>,
+    (personal, subscription): &ServerRoom,
+    others: &[ServerRoom],
+    seal: &(dyn Fn(Vec<(ConversationId, Subscribed)>) -> Bytes + Sync),
+) -> Result<(), Refusal> {
+    let id = client.info.client;
+    let mut attempts = Vec::with_capacity(others.len());
+    let mut begun: Vec<(ConversationId, Subscribed)> = Vec::with_capacity(others.len());
+    for (request, subscription) in others {
+        let conversation = &request.conversation;
+        let attempt = Attempt { node, conversation, id, succeeded: false };
+        node.feed.join(conversation, client, subscription).await.map_err(|_| Refusal::Unavailable)?;
+        let (subscribed, up_to) = read(node, request).await?;
+        begun.push((conversation.clone(), subscribed));
+        attempts.push((attempt, up_to));
+    }
+    let greet = |subscribed: Subscribed| {
+        let personal = (personal.conversation.clone(), subscribed);
+        seal(std::iter::once(personal).chain(begun.iter().cloned()).collect())
+    };
+    join(node, client, personal, subscription, &greet).await?;
+    for (attempt, up_to) in &mut attempts {
+        match node.feed.open(attempt.conversation, id, *up_to, Bytes::new()).await {
+            Opened::Open => attempt.succeeded = true,
+            // What it was told it has is too old to go on from: it comes back and catches up.
+            Opened::Behind | Opened::Gone => client.close(Disconnect::InsufficientState),
+        }
+    }
+    Ok(())
+}
+
 /// Joins without asking whether the client may: it is the server that puts it there, or it was asked before.
 ///
 /// # Errors
 /// When Redis or the store does not answer; the client is then no member.
-pub async fn join(
+async fn join(
     node: &Node,
     client: &Arc<Client>,
     request: &Subscribe,
@@ -90,9 +154,8 @@ impl Drop for Attempt<'_> {
 /// Leaves the conversation.
 pub fn unsubscribe(node: &Node, client: &Client, conversation: &ConversationId) {
     node.feed.leave(conversation, client.info.client);
-    if !matches!(conversation.kind(), ConversationKind::Personal(_)) {
-        node.roster.leave(conversation, &client.info);
-    }
+    // Whoever was not entered there is not found there.
+    node.roster.leave(conversation, &client.info);
 }
 
 /// What the answer says, and up to where it brings the client.

@@ -25,16 +25,19 @@ use crate::{
     announcement::Announcement,
     config::{Config, LogFormat, Mode},
     connection::{Emulations, Lines},
+    ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Health, Origins, Routes, health_router, public_router},
     limits::{self, Limiter},
     metrics::Metrics,
+    online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
     roster::Roster,
     socket::{self, AcceptLimits},
+    typing::Typists,
 };
 
 /// Runs a gateway until it is told to stop. In a cluster it waits for Redis and Postgres, not ready, for as long as it takes.
@@ -130,10 +133,15 @@ impl App {
         let feed =
             Feed::start(&feed_config(&config), &ports.broker, &ports.store, &metrics, background, stopping);
         let pending = Arc::new(Pending::new(ports.broker.partitions(), Arc::clone(&metrics)));
-        let roster = Arc::new(Roster::new(
-            Arc::clone(&ports.presence),
-            Arc::clone(&ports.broker),
-            tasks.connections.clone(),
+        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&ports.broker), Arc::clone(&metrics)));
+        let connections = &tasks.connections;
+        let roster =
+            Arc::new(Roster::new(Arc::clone(&ports.presence), Arc::clone(&ephemeral), connections.clone()));
+        let online = Arc::new(OnlineUsers::new(
+            Arc::clone(&ports.connections),
+            Arc::clone(&ports.store),
+            Arc::clone(&ephemeral),
+            connections.clone(),
         ));
         let node = Arc::new(Node {
             id: config.node.clone(),
@@ -150,6 +158,9 @@ impl App {
             feed: Arc::clone(&feed),
             pending,
             roster,
+            online,
+            typists: Arc::new(Typists::new(Arc::clone(&ephemeral), connections.clone())),
+            ephemeral,
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });
@@ -195,9 +206,9 @@ impl App {
 
     fn start_background(&self, numbers: MetricsHandle) {
         self.ports.broker.start(&self.node.id, self.node.feed.sink(self.inbound()));
-        let (roster, heartbeat) = (Arc::clone(&self.node.roster), Arc::clone(&self.heartbeat));
-        self.tasks.spawn(async move { roster.run().await });
+        let heartbeat = Arc::clone(&self.heartbeat);
         self.tasks.spawn(async move { heartbeat.run().await });
+        self.follow_clients();
         let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
         self.tasks.spawn(async move { revocable.follow(&heartbeat).await });
         let tokens = Arc::clone(&self.node.tokens);
@@ -209,9 +220,25 @@ impl App {
         self.ports.start_persister(&self.tasks.background);
     }
 
+    /// Keeps what others know of this node's clients fresh, and tells of those who are gone.
+    fn follow_clients(&self) {
+        let life = Duration::from_secs(self.config.presence_seconds);
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move { node.roster.run(life).await });
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move { node.roster.count_crowds().await });
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move { node.online.refresh(life).await });
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move { node.online.sweep().await });
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move { node.typists.run().await });
+    }
+
     /// What is done with everything that arrives and is no conversation's.
     fn inbound(&self) -> impl Fn(Inbound) + Send + Sync + 'static {
         let (node, emulations) = (Arc::clone(&self.node), Arc::clone(&self.routes.emulations));
+        let heartbeat = Arc::clone(&self.heartbeat);
         let tasks = self.tasks.background.clone();
         move |inbound| match inbound {
             Inbound::Stored(partition, upto) => node.pending.stored(partition, upto),
@@ -223,6 +250,7 @@ impl App {
                     let node = Arc::clone(&node);
                     tasks.spawn(async move { action::members_changed(&node, &change).await });
                 }
+                Some(Announcement::SendAway(away)) => action::send_away(&node, &heartbeat, &away),
                 Some(Announcement::Emulation { session, data }) => {
                     emulations.hand_over(&session, data.into());
                 }
@@ -269,6 +297,10 @@ impl App {
         shutdown::send_away(&self.heartbeat, Duration::from_secs(self.config.drain_seconds)).await;
         self.tasks.closing.cancel();
         shutdown::wait_for_connections(&self.tasks.connections, &self.heartbeat).await;
+        if self.config.mode == Mode::Standalone {
+            // Nobody is left to notice that everybody is gone.
+            self.node.online.sweep_last().await;
+        }
         self.ports.stop_persister().await;
         self.tasks.stopping.cancel();
         self.ports.broker.close().await;

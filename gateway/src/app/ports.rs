@@ -12,6 +12,7 @@ use shared::{
         redis::{RedisBroker, RedisConfig, metric},
         sequence::Limits,
     },
+    connections::{Connections, memory::MemoryConnections, redis::RedisConnections},
     domain::Partition,
     log::{Log, memory::MemoryLog},
     presence::{Presence, memory::MemoryPresence, redis::RedisPresence},
@@ -38,6 +39,7 @@ pub fn database_file(config: &Config) -> PathBuf {
 pub struct Ports {
     pub broker: Arc<dyn Broker>,
     pub presence: Arc<dyn Presence>,
+    pub connections: Arc<dyn Connections>,
     pub store: Arc<dyn Store>,
     pub rates: Arc<dyn RateLimits>,
     pub revocations: Arc<dyn Revocations>,
@@ -126,7 +128,7 @@ async fn standalone(config: &Config, life: Duration) -> anyhow::Result<Ports> {
     let file = config.data_dir.join(REVOCATIONS_FILE);
     let revocations = MemoryRevocations::open(&file, life);
     let revocations = revocations.with_context(|| format!("cannot use {}", file.display()))?;
-    Ok(in_memory(store, partitions, limits, revocations))
+    Ok(in_memory(store, partitions, limits, revocations, config.presence_seconds.saturating_mul(1_000)))
 }
 
 fn in_memory(
@@ -134,6 +136,7 @@ fn in_memory(
     partitions: u16,
     limits: Limits,
     revocations: MemoryRevocations,
+    presence_ms: u64,
 ) -> Ports {
     let memory = Memory::new(partitions, limits);
     let persister = Inside {
@@ -144,7 +147,8 @@ fn in_memory(
     };
     Ports {
         broker: Arc::new(MemoryBroker::new(memory)),
-        presence: Arc::new(MemoryPresence::default()),
+        presence: Arc::new(MemoryPresence::with_ttl_ms(presence_ms)),
+        connections: Arc::new(MemoryConnections::with_ttl_ms(presence_ms)),
         revocations: Arc::new(revocations),
         store,
         rates: Arc::new(MemoryRateLimits::default()),
@@ -171,9 +175,13 @@ async fn cluster(
         probe_timeout: probe,
         ..RedisConfig::new(redis_url)
     };
+    let presence_ms = config.presence_seconds.saturating_mul(1_000);
     Ok(Ports {
         revocations: Arc::new(RedisRevocations::new(&redis, life).context("cannot use REDIS_URL")?),
-        presence: Arc::new(RedisPresence::new(&redis).context("cannot use REDIS_URL")?),
+        presence: Arc::new(RedisPresence::with_ttl_ms(&redis, presence_ms).context("cannot use REDIS_URL")?),
+        connections: Arc::new(
+            RedisConnections::with_ttl_ms(&redis, presence_ms).context("cannot use REDIS_URL")?,
+        ),
         rates: Arc::new(RedisRateLimits::new(&redis).context("cannot use REDIS_URL")?),
         broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
         store,
@@ -228,7 +236,7 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir.path().join("db")).unwrap());
         let start = || {
             let revocations = MemoryRevocations::new(Duration::ZERO);
-            in_memory(Arc::clone(&store), 64, Limits::default(), revocations)
+            in_memory(Arc::clone(&store), 64, Limits::default(), revocations, 60_000)
         };
 
         // A run that crashes before anything is stored.

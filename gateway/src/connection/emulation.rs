@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Lines,
+    Lines, Source,
     link::{Link, StreamKey},
 };
 use crate::{
@@ -80,6 +80,7 @@ impl Drop for Entry {
 pub fn open_stream(
     lines: &Lines,
     admitted: Admitted,
+    source: Source,
     emulations: &Arc<Emulations>,
     wire: Wire,
     connect: Bytes,
@@ -95,7 +96,7 @@ pub fn open_stream(
     let (frames, inbox) = mpsc::channel(FRAMES_WAITING_MAX);
     emulations.sessions.lock().insert(session.clone(), frames);
     let entry = Entry { emulations: Arc::downgrade(emulations), session };
-    let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key));
+    let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key)).coming_from(source);
     lines.tracker.spawn(async move {
         let _entry = entry;
         run(link, admitted, outbox, connect, inbox).await;

@@ -11,7 +11,7 @@ use crate::{
     dialect::Dialect,
     outbox::{Class, Outbox},
     protocol::centrifuge::{self, StreamSession, Tag},
-    session::{Outcome, Session},
+    session::{Outcome, Session, Source},
 };
 
 /// What an HTTP client must show to be heard on another request.
@@ -44,6 +44,12 @@ impl Link {
         let session = Session::new(node, heartbeat, dialect, Arc::clone(&outbox));
         let acknowledgements = Arc::new(Semaphore::new(ACKNOWLEDGEMENTS_MAX));
         Self { session, lines: lines.clone(), dialect, outbox, stream, acknowledgements }
+    }
+
+    /// Says where the client comes from.
+    #[must_use]
+    pub fn coming_from(self, source: Source) -> Self {
+        Self { session: self.session.coming_from(source), ..self }
     }
 
     /// Whether the client has said who it is.

@@ -16,6 +16,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use emulation::{Emulations, Wire, open_stream};
 pub use websocket::converse;
 
+pub use crate::session::Source;
+
 use crate::{action::Node, heartbeat::Heartbeat, outbox::OutboxContext};
 
 /// Seconds within which a client must have said who it is.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use shared::domain::Disconnect;
 use tokio::time::{Instant, timeout_at};
 
-use super::{AUTHENTICATE_SECONDS_MAX, Lines, link::Link};
+use super::{AUTHENTICATE_SECONDS_MAX, Lines, Source, link::Link};
 use crate::{
     frame::{FrameError, FrameLimits, encode},
     limits::{self, Admitted, Limit},
@@ -15,13 +15,19 @@ use crate::{
 };
 
 /// Converses with a client until either side ends the connection.
-pub async fn converse(lines: &Lines, mut admitted: Admitted, socket: RawSocket, frames: FrameLimits) {
+pub async fn converse(
+    lines: &Lines,
+    mut admitted: Admitted,
+    source: Source,
+    socket: RawSocket,
+    frames: FrameLimits,
+) {
     let (read, write) = socket.stream.into_split();
     let dialect = &centrifuge::WEBSOCKET;
     let outbox = Outbox::socket(&lines.outboxes, write, dialect.farewell);
     let mut reader = Reader::new(read, socket.read_ahead, frames);
     {
-        let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None);
+        let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None).coming_from(source);
         Box::pin(authenticate(lines, &mut reader, &mut link, &outbox)).await;
         admitted.authenticated();
         while !outbox.is_closed() {

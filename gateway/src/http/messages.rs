@@ -4,8 +4,8 @@ use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::domain::{
-    ClientMessageId, ConversationId, Direction, HistoryPage, HistoryQuery, MessageKind, Position, Refusal,
-    Send, Seq,
+    ClientMessageId, ConversationId, ConversationKind, Direction, HistoryPage, HistoryQuery, MessageKind,
+    Position, Refusal, Send, Seq,
 };
 use utoipa::{IntoParams, ToSchema};
 
@@ -104,7 +104,7 @@ pub struct NewMessage {
     /// Any JSON, up to 32 KiB and 32 levels.
     #[schema(value_type = Value)]
     pub body: Box<RawValue>,
-    /// What it is for; `text` unless given.
+    /// What it is for; unless given `text`, or `notification` for a user or a role.
     #[schema(value_type = Option<KindText>)]
     pub kind: Option<String>,
     /// An earlier try with the same `Idempotency-Key` may have succeeded long ago: the store is asked, too.
@@ -120,13 +120,23 @@ impl NewMessage {
         client_id: Option<ClientMessageId>,
     ) -> Result<Send, Problem> {
         let kind = match &self.kind {
-            None => MessageKind::TEXT,
+            None => default_kind(&conversation),
             Some(kind) => MessageKind::parse(kind)
                 .filter(|kind| *kind != MessageKind::VOID)
                 .ok_or_else(|| Problem::invalid("kind is not allowed"))?,
         };
         let body = centrifuge::message_body(&self.body)?;
         Ok(Send { conversation, client_id, kind, body, retry: self.retry })
+    }
+}
+
+/// What a message is for that does not say it.
+fn default_kind(conversation: &ConversationId) -> MessageKind {
+    match conversation.kind() {
+        ConversationKind::Personal(_) | ConversationKind::Role(_) => {
+            MessageKind::parse("notification").expect("it is a kind")
+        }
+        _ => MessageKind::TEXT,
     }
 }
 

@@ -20,6 +20,8 @@ mod publish;
 mod realtime;
 mod revocations;
 mod schema;
+mod signals;
+mod users;
 
 use std::sync::Arc;
 

@@ -18,6 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     BATCH_BYTES_MAX, Routes, conversations, members, messages, problem::ProblemBody, publish, revocations,
+    signals, users,
 };
 
 /// The name of the one way to say who asks.
@@ -35,6 +36,7 @@ const BEARER: &str = "bearer";
         (name = "Conversations", description = "Make and list them."),
         (name = "Members", description = "Who is in a conversation."),
         (name = "Messages", description = "Send, and read back."),
+        (name = "Users", description = "Who is online, and one's own devices."),
         (name = "Server", description = "For application servers with an API key."),
     ),
 )]
@@ -53,6 +55,13 @@ fn parts() -> (Router<Routes>, Document) {
         .routes(routes!(messages::read, messages::send))
         .routes(routes!(conversations::list_of_user))
         .routes(routes!(publish::to_user))
+        .routes(routes!(publish::to_role))
+        .routes(routes!(signals::signal))
+        .routes(routes!(signals::typing))
+        .routes(routes!(users::presence))
+        .routes(routes!(users::own_connections))
+        .routes(routes!(users::connections))
+        .routes(routes!(users::disconnect))
         .routes(routes!(revocations::revoke))
         .merge(batches)
         .split_for_parts();
@@ -88,7 +97,7 @@ mod tests {
         let (_, document) = parts();
         let paths: Vec<&String> = document.paths.paths.keys().collect();
         assert!(paths.iter().all(|path| path.starts_with("/v1/")), "{paths:?}");
-        assert_eq!(paths.len(), 9, "{paths:?}");
+        assert_eq!(paths.len(), 16, "{paths:?}");
     }
 
     #[test]

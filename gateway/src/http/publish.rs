@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use futures_util::{StreamExt, future::join_all, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::domain::{ClientMessageId, ConversationId, Refusal, Send, Sent, UserId};
+use shared::domain::{ClientMessageId, ConversationId, Refusal, RoleName, Send, Sent, UserId};
 use utoipa::ToSchema;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     extract::{IdempotencyKey, Json, Params, json},
     messages::NewMessage,
     problem::{Problem, ProblemBody, Problems},
-    schema::{ClientIdText, ConversationIdText, KindText, SentView, UserIdText},
+    schema::{ClientIdText, ConversationIdText, KindText, RoleText, SentView, UserIdText},
 };
 use crate::{
     action::{self, Acknowledgement, Node},
@@ -49,6 +49,32 @@ pub async fn to_user(
     caller.server(Scope::Publish)?;
     let user = UserId::parse(&user).map_err(|error| Problem::invalid(error.to_string()))?;
     let send = message.to(ConversationId::personal(&user), key)?;
+    let sent = action::publish(&routes.lines.node, send).await?.settled().await?;
+    Ok(json(&SentView::from(sent)))
+}
+
+/// Publish to a role.
+///
+/// Every connection whose token gives the role gets it, without a subscription. For API keys with the scope `publish`.
+#[utoipa::path(
+    post, path = "/v1/roles/{role}/messages", operation_id = "publish_to_role", tag = "Server",
+    params(
+        ("role" = RoleText, Path, description = "The role"),
+        ("Idempotency-Key" = Option<ClientIdText>, Header, description = "Your own name for the message"),
+    ),
+    request_body = NewMessage,
+    responses((status = 200, description = "Accepted", body = SentView), Problems),
+)]
+pub async fn to_role(
+    State(routes): State<Routes>,
+    caller: Caller,
+    Params(role): Params<String>,
+    IdempotencyKey(key): IdempotencyKey,
+    Json(message): Json<NewMessage>,
+) -> Result<Response, Problem> {
+    caller.server(Scope::Publish)?;
+    let role = RoleName::parse(&role).map_err(|error| Problem::invalid(error.to_string()))?;
+    let send = message.to(ConversationId::role(&role), key)?;
     let sent = action::publish(&routes.lines.node, send).await?.settled().await?;
     Ok(json(&SentView::from(sent)))
 }

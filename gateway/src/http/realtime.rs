@@ -15,11 +15,14 @@ use shared::{broker::Audience, domain::Refusal};
 use super::{Routes, address::client_address, extract::Whole, problem::Problem};
 use crate::{
     announcement::Announcement,
-    connection::{self, Wire},
+    connection::{self, Source, Wire},
     limits::Admitted,
     protocol::centrifuge::{self, Emulation},
     socket,
 };
+
+/// How much is kept of what a client calls itself, in bytes.
+const USER_AGENT_BYTES_MAX: usize = 256;
 
 /// `GET /connection/websocket`
 pub async fn websocket(
@@ -38,7 +41,7 @@ pub async fn websocket(
     let Ok(subprotocol) = chosen else {
         return Problem::invalid("only the JSON form of the protocol is spoken here").into_response();
     };
-    let admitted = match admit(&routes, peer, request.headers()) {
+    let (admitted, source) = match admit(&routes, peer, request.headers()) {
         Ok(admitted) => admitted,
         Err(problem) => return problem.into_response(),
     };
@@ -49,7 +52,9 @@ pub async fn websocket(
     let tracker = routes.lines.tracker.clone();
     tracker.spawn(async move {
         match handle.raw().await {
-            Ok(socket) => connection::converse(&routes.lines, admitted, socket, routes.frames).await,
+            Ok(socket) => {
+                connection::converse(&routes.lines, admitted, source, socket, routes.frames).await;
+            }
             Err(error) => tracing::debug!(%error, "a client was gone before its WebSocket was open"),
         }
     });
@@ -57,10 +62,14 @@ pub async fn websocket(
 }
 
 /// Lets a new connection in, or says why not.
-fn admit(routes: &Routes, peer: SocketAddr, headers: &HeaderMap) -> Result<Admitted, Problem> {
+fn admit(routes: &Routes, peer: SocketAddr, headers: &HeaderMap) -> Result<(Admitted, Source), Problem> {
     let limiter = &routes.lines.node.limiter;
     let address = client_address(peer, headers, limiter.trusted_proxies());
-    limiter.admit(address).map_err(Problem::turned)
+    let admitted = limiter.admit(address).map_err(Problem::turned)?;
+    let said = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // Only ASCII passes `to_str`, so any byte is the end of a character.
+    let user_agent = said[..said.len().min(USER_AGENT_BYTES_MAX)].to_owned();
+    Ok((admitted, Source { address: address.to_string(), user_agent }))
 }
 
 #[derive(Deserialize)]
@@ -104,7 +113,7 @@ fn stream(routes: &Routes, peer: SocketAddr, headers: &HeaderMap, wire: Wire, co
     if !routes.origins.admit(headers) {
         return Problem::from(Refusal::Forbidden).into_response();
     }
-    let admitted = match admit(routes, peer, headers) {
+    let (admitted, source) = match admit(routes, peer, headers) {
         Ok(admitted) => admitted,
         Err(problem) => return problem.into_response(),
     };
@@ -112,7 +121,7 @@ fn stream(routes: &Routes, peer: SocketAddr, headers: &HeaderMap, wire: Wire, co
         Wire::Sse => "text/event-stream",
         Wire::HttpStream => "application/json",
     };
-    let drain = connection::open_stream(&routes.lines, admitted, &routes.emulations, wire, connect);
+    let drain = connection::open_stream(&routes.lines, admitted, source, &routes.emulations, wire, connect);
     let head = [
         (header::CONTENT_TYPE.as_str(), content_type),
         (header::CACHE_CONTROL.as_str(), "no-cache, no-store"),

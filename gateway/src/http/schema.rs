@@ -50,6 +50,8 @@ macro_rules! text {
 text!(ConversationIdText, "ConversationId", 255, ID_PATTERN, "Names a conversation.");
 text!(UserIdText, "UserId", 100, ID_PATTERN, "Names a user.");
 text!(ClientIdText, "ClientMessageId", 100, ID_PATTERN, "The sender's own name for its message.");
+text!(SignalNameText, "SignalName", 64, ID_PATTERN, "What a signal is for, such as `call_offer`.");
+text!(RoleText, "RoleName", 64, ID_PATTERN, "A role that tokens give.");
 text!(KindText, "MessageKind", 32, KIND_PATTERN, "What a message is for; `void` is reserved.");
 
 /// A message that was accepted.

@@ -5,6 +5,7 @@
 
 mod address;
 mod counter;
+mod pace;
 mod publishing;
 mod settings;
 mod table;
@@ -33,6 +34,7 @@ pub use counter::{Counter, Seat};
 pub use settings::{LimitSettings, Settings};
 pub use table::{Answer, Limit, describe, refused};
 
+use pace::Pace;
 use publishing::Publishing;
 
 /// Longest time, in seconds, after which a refused handshake is told to come back.
@@ -82,6 +84,8 @@ pub struct Limiter {
     resumes: Semaphore,
     resumes_pending: Counter<()>,
     publishing: Publishing,
+    typing: Pace,
+    signals: Pace,
 }
 
 impl Limiter {
@@ -100,6 +104,8 @@ impl Limiter {
             resumes: Semaphore::new(settings.resumes_concurrent_max),
             resumes_pending: Counter::new(settings.resumes_pending_max),
             publishing: Publishing::new(rates),
+            typing: Pace::new(settings.typing_per_user),
+            signals: Pace::new(settings.signals_per_user),
             settings,
         }
     }
@@ -206,6 +212,22 @@ impl Limiter {
         self.publish(Subject::Conversation(conversation.clone()), rate, Limit::PublishesPerConversation).await
     }
 
+    /// Counts one word of a user about typing, on this node.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`] when it is one too many.
+    pub fn typing_by(&self, user: &UserId) -> Result<(), Refusal> {
+        pace(&self.typing, user, Limit::TypingPerUser)
+    }
+
+    /// Counts one signal of a user, on this node.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`] when it is one too many.
+    pub fn signal_by(&self, user: &UserId) -> Result<(), Refusal> {
+        pace(&self.signals, user, Limit::SignalsPerUser)
+    }
+
     async fn publish(&self, subject: Subject, rate: Rate, limit: Limit) -> Result<(), Refusal> {
         if self.publishing.take(subject, rate).await {
             return Ok(());
@@ -213,6 +235,14 @@ impl Limiter {
         refused(limit);
         Err(Refusal::RateLimited)
     }
+}
+
+fn pace(pace: &Pace, user: &UserId, limit: Limit) -> Result<(), Refusal> {
+    if pace.take(user) {
+        return Ok(());
+    }
+    refused(limit);
+    Err(Refusal::RateLimited)
 }
 
 fn whole_seconds(wait: Duration) -> u64 {

@@ -73,6 +73,14 @@ settings! {
     publishes_per_conversation_per_second: u32 = 5_000, "STARLING_PUBLISHES_PER_CONVERSATION_PER_SECOND";
     /// Publishes to one conversation at once [default: 20000].
     publishes_per_conversation_burst: u32 = 20_000, "STARLING_PUBLISHES_PER_CONVERSATION_BURST";
+    /// Words of one user about typing in a second, on one node [default: 10].
+    typing_per_user_per_second: u32 = 10, "STARLING_TYPING_PER_USER_PER_SECOND";
+    /// Words of one user about typing at once [default: 40].
+    typing_per_user_burst: u32 = 40, "STARLING_TYPING_PER_USER_BURST";
+    /// Signals of one user in a second, on one node [default: 50].
+    signals_per_user_per_second: u32 = 50, "STARLING_SIGNALS_PER_USER_PER_SECOND";
+    /// Signals of one user at once [default: 200].
+    signals_per_user_burst: u32 = 200, "STARLING_SIGNALS_PER_USER_BURST";
 }
 
 /// The limits, complete. Those of connections are of this node.
@@ -94,6 +102,8 @@ pub struct Settings {
     pub resumes_pending_max: usize,
     pub publishes_per_user: Rate,
     pub publishes_per_conversation: Rate,
+    pub typing_per_user: Rate,
+    pub signals_per_user: Rate,
 }
 
 impl From<LimitSettings> for Settings {
@@ -119,6 +129,8 @@ impl From<LimitSettings> for Settings {
                 given.publishes_per_conversation_per_second,
                 given.publishes_per_conversation_burst,
             ),
+            typing_per_user: Rate::new(given.typing_per_user_per_second, given.typing_per_user_burst),
+            signals_per_user: Rate::new(given.signals_per_user_per_second, given.signals_per_user_burst),
         }
     }
 }

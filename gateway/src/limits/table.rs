@@ -137,6 +137,10 @@ limits! {
     PublishesPerUser = "publishes_per_user", 2_000, "a second", Answer::Refusal("rate_limited");
     /// Publishes to one conversation on all nodes; 20,000 at once.
     PublishesPerConversation = "publishes_per_conversation", 5_000, "a second", Answer::Refusal("rate_limited");
+    /// Words of one user about typing on one node; 40 at once.
+    TypingPerUser = "typing_per_user", 10, "a second", Answer::Refusal("rate_limited");
+    /// Signals of one user on one node; 200 at once.
+    SignalsPerUser = "signals_per_user", 50, "a second", Answer::Refusal("rate_limited");
 }
 
 /// Says what is counted, and starts every count at 0.

@@ -11,14 +11,15 @@ use shared::{
     auth::{Claims, Identity},
     clock,
     domain::{
-        ClientInfo, Command, Connect, Connected, ConnectionId, ConversationId, Disconnect, MessageKind,
-        Refusal, Reply, Send, Sent, Subscribe, Subscribed, Token, UserId,
+        ClientInfo, Command, Connect, Connected, ConnectionId, ConnectionRecord, ConversationId,
+        ConversationKind, Disconnect, MessageKind, Position, Refusal, Reply, Send, Sent, Subscribe,
+        Subscribed, Token, UserId,
     },
 };
 use uuid::Uuid;
 
 use crate::{
-    action::{self, Acknowledgement, Denial, Node},
+    action::{self, Acknowledgement, Actor, Denial, Node, ServerRoom},
     dialect::Dialect,
     heartbeat::Heartbeat,
     hub::{Client, Subscription, Turn},
@@ -41,6 +42,18 @@ pub enum Outcome {
     Close(Disconnect),
 }
 
+/// Where a client comes from, as its user and operators see it.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// Its address, as far as trusted proxies tell.
+    pub address: String,
+    /// What it calls itself.
+    pub user_agent: String,
+}
+
+/// Most conversations in which one connection is remembered to type. The others end by themselves after some seconds.
+const TYPING_MAX: usize = 16;
+
 /// The client is being sent away, so that nothing new is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leaving;
@@ -55,6 +68,9 @@ pub struct Session {
     /// Its place among the user's connections.
     seat: Option<Seat<UserId>>,
     subscriptions: HashMap<ConversationId, Arc<Subscription>>,
+    /// Where it types.
+    typing: Vec<ConversationId>,
+    source: Source,
 }
 
 impl Session {
@@ -65,7 +81,24 @@ impl Session {
         dialect: &'static Dialect,
         outbox: Arc<Outbox>,
     ) -> Self {
-        Self { node, heartbeat, dialect, outbox, client: None, seat: None, subscriptions: HashMap::new() }
+        Self {
+            node,
+            heartbeat,
+            dialect,
+            outbox,
+            client: None,
+            seat: None,
+            subscriptions: HashMap::new(),
+            typing: Vec::new(),
+            source: Source::default(),
+        }
+    }
+
+    /// Says where the client comes from, before it says who it is.
+    #[must_use]
+    pub fn coming_from(mut self, source: Source) -> Self {
+        self.source = source;
+        self
     }
 
     /// Whether the client has said who it is.
@@ -113,9 +146,16 @@ impl Session {
                 let stats = action::presence_stats(&self.node, who, &conversation).await;
                 stats.map(|stats| Reply::PresenceStats { clients: stats.clients, users: stats.users })
             }
-            Command::Typing { .. } | Command::Signal(_) | Command::UserPresence(_) | Command::Connections => {
-                Err(Refusal::NotSupported)
+            Command::Typing { conversation, typing } => self.typing(&client, conversation, typing).await,
+            Command::Signal(signal) => {
+                let actor = Actor::User(who.clone());
+                action::signal(&self.node, &actor, signal).await.map(|()| Reply::Done)
             }
+            Command::UserPresence(users) => {
+                let actor = Actor::User(who.clone());
+                action::user_presence(&self.node, &actor, &users).await.map(Reply::UserPresence)
+            }
+            Command::Connections => action::connections(&self.node, &who.user).await.map(Reply::Connections),
             Command::Unsupported(refusal) => Err(refusal),
         };
         self.answer(done)
@@ -146,30 +186,72 @@ impl Session {
         let info = ClientInfo { user: claims.identity.user.clone(), client: id, info: claims.info.clone() };
         let ttl = Some(seconds_until(claims.expires));
         let client = Arc::new(Client::new(info, self.dialect, Arc::clone(&self.outbox), claims));
-        let personal = ConversationId::personal(&client.info.user);
-        let recover = connect.resume.into_iter().find(|(conversation, _)| *conversation == personal);
-        let request = Subscribe {
-            conversation: personal.clone(),
-            recover: recover.map(|(_, position)| position),
-            join_leave: false,
-            refuse_unrecoverable: false,
-        };
-        let welcome = |subscribed: Subscribed| {
-            let subscriptions = vec![(personal.clone(), subscribed)];
+        let welcome = |subscriptions: Vec<(ConversationId, Subscribed)>| {
             seal(&Reply::Connected(Connected { client: id, ttl, subscriptions }))
         };
-        let subscription = Subscription::new(false, true);
-        if let Err(refusal) = action::join(&self.node, &client, &request, &subscription, &welcome).await {
+        if let Err(refusal) = self.enter_rooms(&client, &connect.resume, &welcome).await {
             return self.answer(Err(refusal));
         }
-        self.subscriptions.insert(personal, subscription);
         self.heartbeat.watch(&client);
+        self.node.online.enter(self.record(&client));
         self.close_if_revoked(&client, &client.claims());
         self.node.metrics.connections.increment(1.0);
         self.node.metrics.connections_opened.increment(1);
         self.client = Some(client);
         self.seat = Some(seat);
         Outcome::Done
+    }
+
+    /// Puts the client into the rooms of its user and of its roles.
+    async fn enter_rooms(
+        &mut self,
+        client: &Arc<Client>,
+        resume: &[(ConversationId, Position)],
+        welcome: &(dyn Fn(Vec<(ConversationId, Subscribed)>) -> Bytes + Sync),
+    ) -> Result<(), Refusal> {
+        let room = |conversation: ConversationId| -> ServerRoom {
+            let position = resume.iter().find(|(id, _)| *id == conversation);
+            let recover = position.map(|(_, position)| position.clone());
+            let request = Subscribe { conversation, recover, join_leave: false, refuse_unrecoverable: false };
+            (request, Subscription::new(false, true))
+        };
+        let personal = room(ConversationId::personal(&client.info.user));
+        let claims = client.claims();
+        let roles: Vec<ServerRoom> =
+            claims.identity.roles.iter().map(ConversationId::role).map(room).collect();
+        action::begin(&self.node, client, &personal, &roles, welcome).await?;
+        let rooms = roles.into_iter().chain([personal]);
+        self.subscriptions =
+            rooms.map(|(request, subscription)| (request.conversation, subscription)).collect();
+        Ok(())
+    }
+
+    /// The connection as its user and operators see it.
+    fn record(&self, client: &Client) -> ConnectionRecord {
+        ConnectionRecord {
+            client: client.info.client,
+            user: client.info.user.clone(),
+            node: self.node.id.clone(),
+            address: self.source.address.clone(),
+            user_agent: self.source.user_agent.clone(),
+            protocol: self.dialect.name.to_owned(),
+            since: clock::now_ms(),
+        }
+    }
+
+    async fn typing(
+        &mut self,
+        client: &Client,
+        conversation: ConversationId,
+        typing: bool,
+    ) -> Result<Reply, Refusal> {
+        let (who, id) = (&client.claims().identity, Some(client.info.client));
+        action::typing(&self.node, who, id, &conversation, typing).await?;
+        self.typing.retain(|known| *known != conversation);
+        if typing && self.typing.len() < TYPING_MAX {
+            self.typing.push(conversation);
+        }
+        Ok(Reply::Done)
     }
 
     /// What a client is told whose first token does not let it in.
@@ -216,12 +298,26 @@ impl Session {
             .filter(of_client)
             .map(|(conversation, _)| conversation.clone())
             .collect();
+        for role in self.roles_lost(who) {
+            self.subscriptions.remove(&role);
+            action::unsubscribe(&self.node, client, &role);
+            client.send((client.dialect.removed)(&role), Class::Durable);
+        }
         for conversation in joined {
             if action::authorize(&self.node, who, &conversation).await.is_err() {
                 self.unsubscribe(client, &conversation);
                 client.send((client.dialect.resubscribe)(&conversation), Class::Durable);
             }
         }
+    }
+
+    /// The rooms of roles that the client is in and its token no longer gives.
+    fn roles_lost(&self, who: &Identity) -> Vec<ConversationId> {
+        let has = |name: &str| who.roles.iter().any(|role| role.as_str() == name);
+        let is_lost =
+            |room: &&ConversationId| matches!(room.kind(), ConversationKind::Role(name) if !has(name));
+        let rooms = self.subscriptions.iter().filter(|(_, subscription)| subscription.server_side);
+        rooms.map(|(room, _)| room).filter(is_lost).cloned().collect()
     }
 
     async fn subscribe(&mut self, client: &Arc<Client>, request: &Subscribe, seal: Seal<'_>) -> Outcome {
@@ -251,6 +347,7 @@ impl Session {
         if self.subscriptions.get(conversation).is_some_and(|subscription| !subscription.server_side) {
             self.subscriptions.remove(conversation);
             action::unsubscribe(&self.node, client, conversation);
+            self.node.typists.left(conversation, &client.info.user, client.info.client);
         }
     }
 
@@ -275,6 +372,10 @@ impl Drop for Session {
         for conversation in self.subscriptions.keys() {
             action::unsubscribe(&self.node, &client, conversation);
         }
+        for conversation in &self.typing {
+            self.node.typists.left(conversation, &client.info.user, client.info.client);
+        }
+        self.node.online.leave(client.info.client);
         self.node.metrics.connections.decrement(1.0);
     }
 }

@@ -5,6 +5,7 @@
 mod alike;
 mod conversations;
 mod headers;
+mod live;
 mod node;
 mod removal;
 mod revocations;

@@ -13,17 +13,20 @@ use gateway::{
     announcement::Announcement,
     api_key::{ApiKey, ApiKeys, Scope},
     connection::{Emulations, Lines},
+    ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Origins, Routes, public_router},
     limits::{Limiter, Settings},
     metrics::Metrics,
+    online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
     revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
     socket::{self, AcceptLimits},
+    typing::Typists,
 };
 use jsonwebtoken::{EncodingKey, Header};
 use loadtest::client::{Client, Push, Pushes};
@@ -34,6 +37,7 @@ use shared::{
         Broker, Inbound,
         memory::{Memory, MemoryBroker},
     },
+    connections::{Connections, memory::MemoryConnections},
     domain::{NodeId, UserId},
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
@@ -59,11 +63,19 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The page that may use the API beside those of its own host.
 pub const FRIEND: &str = "https://app.example";
 
+const LIMITS: Limits = Limits {
+    subscriptions_per_connection: 100,
+    catchup_messages: 500,
+    catchup_bytes: 1 << 20,
+    body_bytes: 32 * 1024,
+};
+
 /// What all nodes share.
 pub struct Site {
     memory: Arc<Memory>,
     store: Arc<dyn Store>,
     presence: Arc<dyn Presence>,
+    connections: Arc<dyn Connections>,
     revocations: Arc<dyn Revocations>,
     keys: Arc<ApiKeys>,
     secrets: Vec<(Scope, String)>,
@@ -88,6 +100,7 @@ impl Site {
             memory: Memory::new(4, shared::broker::sequence::Limits::default()),
             store: Arc::new(store),
             presence: Arc::new(MemoryPresence::default()),
+            connections: Arc::new(MemoryConnections::default()),
             revocations: Arc::new(MemoryRevocations::new(REVOCATION_LIFE)),
             keys: Arc::new(ApiKeys::parse(&lines).unwrap()),
             secrets: made.into_iter().map(|(scope, (_, secret))| (scope, secret)).collect(),
@@ -110,16 +123,18 @@ impl Site {
         let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
         let id = NodeId::parse(name).unwrap();
         let (tokens, revocable) = admission(&self.revocations, &metrics).await;
+        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&broker), Arc::clone(&metrics)));
+        let online = Arc::new(OnlineUsers::new(
+            Arc::clone(&self.connections),
+            Arc::clone(&self.store),
+            Arc::clone(&ephemeral),
+            tracker.clone(),
+        ));
         let node = Arc::new(Node {
             id: id.clone(),
             installation: self.store.installation().await.unwrap(),
             ack_mode: AckMode::Accepted,
-            limits: Limits {
-                subscriptions_per_connection: 100,
-                catchup_messages: 500,
-                catchup_bytes: 1 << 20,
-                body_bytes: 32 * 1024,
-            },
+            limits: LIMITS,
             limiter: Arc::new(Limiter::new(Settings::default(), Arc::new(MemoryRateLimits::default()))),
             tokens,
             revocable,
@@ -129,20 +144,24 @@ impl Site {
             publisher: Publisher::new(Arc::clone(&broker), Arc::clone(&self.store)),
             feed: Arc::clone(&feed),
             pending: Arc::new(Pending::new(broker.partitions(), Arc::clone(&metrics))),
-            roster: Arc::new(Roster::new(Arc::clone(&self.presence), Arc::clone(&broker), tracker.clone())),
+            roster: Arc::new(Roster::new(
+                Arc::clone(&self.presence),
+                Arc::clone(&ephemeral),
+                tracker.clone(),
+            )),
+            online,
+            typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            ephemeral,
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });
         let emulations = Arc::new(Emulations::default());
         let hears = Arc::new(AtomicBool::new(true));
-        broker.start(&id, feed.sink(inbound(&node, &emulations, &hears)));
-        let (watched, stopped) = (Arc::clone(&node), stop.clone());
-        tracker.spawn(async move { stopped.run_until_cancelled(action::watch_members(&watched)).await });
+        let heartbeat = Arc::new(Heartbeat::new(metrics));
+        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &hears)));
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
-        let heartbeat = Arc::new(Heartbeat::new(metrics));
-        let (watched, watching, stopped) = (Arc::clone(&node), Arc::clone(&heartbeat), stop.clone());
-        tracker.spawn(async move { stopped.run_until_cancelled(watched.revocable.follow(&watching)).await });
+        watch(&node, &heartbeat, &tracker, &stop);
         let lines = Lines {
             node: Arc::clone(&node),
             heartbeat,
@@ -159,18 +178,35 @@ impl Site {
             hsts_seconds: 60,
             mint: None,
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let served = socket::serve(
-            listener,
-            public_router(routes),
-            AcceptLimits::default(),
-            stop.clone(),
-            tracker.clone(),
-        );
-        tracker.spawn(served);
+        let address = serve(routes, &tracker, &stop).await;
         TestNode { address, hears, _stop: stop.drop_guard() }
     }
+}
+
+/// Serves on a free port, and returns the address.
+async fn serve(routes: Routes, tracker: &TaskTracker, stop: &CancellationToken) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let router = public_router(routes);
+    let served = socket::serve(listener, router, AcceptLimits::default(), stop.clone(), tracker.clone());
+    tracker.spawn(served);
+    address
+}
+
+/// Starts what a node does by itself.
+fn watch(node: &Arc<Node>, heartbeat: &Arc<Heartbeat>, tracker: &TaskTracker, stop: &CancellationToken) {
+    let (node, heartbeat, stop) = (Arc::clone(node), Arc::clone(heartbeat), stop.clone());
+    tracker.spawn(async move {
+        let all = async {
+            tokio::join!(
+                node.online.sweep(),
+                node.typists.run(),
+                action::watch_members(&node),
+                node.revocable.follow(&heartbeat)
+            )
+        };
+        stop.run_until_cancelled(all).await;
+    });
 }
 
 /// Who is let in: whoever has a token of [`token`], as long as it is not revoked on this node.
@@ -188,10 +224,12 @@ async fn admission(
 
 fn inbound(
     node: &Arc<Node>,
+    heartbeat: &Arc<Heartbeat>,
     emulations: &Arc<Emulations>,
     hears: &Arc<AtomicBool>,
 ) -> impl Fn(Inbound) + Send + Sync + 'static {
     let (node, emulations, hears) = (Arc::clone(node), Arc::clone(emulations), Arc::clone(hears));
+    let heartbeat = Arc::clone(heartbeat);
     move |inbound| {
         let Inbound::Announcement(bytes) = inbound else { return };
         match Announcement::decode(&bytes).unwrap() {
@@ -200,6 +238,7 @@ fn inbound(
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
             Announcement::MembersChanged(_) => {}
+            Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());
             }
@@ -317,13 +356,16 @@ impl TestNode {
     }
 }
 
-/// The next push that is no join or leave.
+/// The next push that is a message, or the end of something.
 pub async fn next(pushes: &mut Pushes) -> Push {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, pushes.next()).await.expect("nothing came").unwrap() {
-            Push::Join(..) | Push::Leave(..) | Push::Stored(_) => {}
+            Push::Join(..) | Push::Leave(..) | Push::Stored(_) | Push::Event(..) => {}
+            // What a user is told of conversations has tests of its own.
+            Push::Publication(_, publication)
+                if publication.tags.get("kind").is_some_and(|kind| kind == "conversation") => {}
             push => return push,
         }
     }

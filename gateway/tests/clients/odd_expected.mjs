@@ -13,3 +13,7 @@ function expect(why, reactions) {
 expect('the depth of JSON is bounded; the Node server dies of this one', {
   '5000 levels deep': ['closed', 'POST 200 · closed'],
 });
+
+expect('the echo program on Node takes the callback for one more argument, and asks for an acknowledgement', {
+  [JSON.stringify('421["message",1]')]: ['42["message-back",1] · open', 'POST 200 · 42["message-back",1] · open'],
+});

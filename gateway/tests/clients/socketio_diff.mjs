@@ -13,6 +13,8 @@ const SETTLE_MS = 25;
 const CASES_AT_ONCE = 6;
 /** How often a case may be repeated because a busy machine made the reactions differ. */
 const ATTEMPTS_MAX = 3;
+/** Characters of a reaction that are shown. */
+const SHOWN_MAX = 300;
 
 const ENGINE = { path: '/engine.io/', probe: '4are you there', echo: '4are you there' };
 const SOCKET = {
@@ -30,10 +32,12 @@ const others = {
   socket: process.env.SOCKETIO_URL ?? (await startReference('socketio_echo')),
 };
 
-/** What a server chooses. */
-const plain = (text) => text.replace(/"sid":"[^"]*"/g, '"sid":SID').replace(/^0\{.*\}$/, '0{…}');
+/** Without what a server chooses: sids, and the ids of its own acknowledgements. */
+const plain = (text) =>
+  text.replace(/"sid":"[^"]*"/g, '"sid":SID').replace(/^0\{.*\}$/, '0{…}').replace(/^42\d+\["message-back"/, '42ID["message-back"');
 const shown = (packet) => (typeof packet === 'string' ? plain(packet) : `<${packet.toString('hex')}>`);
-const written = (list) => list.map((entry) => (entry.length > 200 ? `${entry.slice(0, 200)}… ${entry.length}` : entry)).join(' · ');
+const written = (list) => list.join(' · ');
+const short = (reaction) => (reaction.length > SHOWN_MAX ? `${reaction.slice(0, SHOWN_MAX)}… (${reaction.length} characters)` : reaction);
 
 /** Reads packets until the echo of the probe, or the end. */
 async function readWire(wire, echo, seen) {
@@ -168,10 +172,9 @@ async function compare([name, server, run, options]) {
       react(others[server]),
     ]);
   }
-  if (process.env.VERBOSE) console.log(`${name}: ${one}`);
+  if (process.env.VERBOSE) console.log(`${name}: ${short(one)}`);
   if (one === other) return;
-  const short = name.replace(/^\S+ \S+: /, '');
-  const expected = EXPECTED[name] ?? EXPECTED[short];
+  const expected = EXPECTED[name] ?? EXPECTED[name.replace(/^\S+ \S+: /, '')];
   let why = expected && [expected.reaction].flat().includes(other) && expected.why;
   if (!why && isSpelling(one, other)) why = EXPECTED.spelling.why;
   if (why) explained.set(name, [one, other, why]);
@@ -186,10 +189,10 @@ const count = cases.length;
 await Promise.all(Array.from({ length: CASES_AT_ONCE }, worker));
 
 for (const [name, [one, other, why]] of explained) {
-  console.log(`meant     ${name}\n          Node:  ${one}\n          other: ${other}\n          ${why}`);
+  console.log(`meant     ${name}\n          Node:  ${short(one)}\n          other: ${short(other)}\n          ${why}`);
 }
 for (const [name, one, other] of unexplained) {
-  console.log(`NOT MEANT ${name}\n          Node:  ${one}\n          other: ${other}`);
+  console.log(`NOT MEANT ${name}\n          Node:  ${short(one)}\n          other: ${short(other)}`);
 }
 console.log(`socketio_diff: ${count} cases, ${explained.size + unexplained.length} differences, ${unexplained.length} not meant`);
 process.exit(unexplained.length ? 1 : 0);

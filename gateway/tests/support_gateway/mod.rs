@@ -6,17 +6,20 @@ use gateway::{
     action::{AckMode, Limits, MembershipCache, Node},
     api_key::ApiKeys,
     connection::{Emulations, Lines},
+    ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Origins, Routes, public_router},
     limits::{Limiter, Settings},
     metrics::Metrics,
+    online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
     pending::Pending,
     revocation::Revocable,
     roster::Roster,
     socket::{self, AcceptLimits},
+    typing::Typists,
 };
 use shared::{
     auth::TokenVerifier,
@@ -25,6 +28,7 @@ use shared::{
         memory::{Memory, MemoryBroker},
         sequence,
     },
+    connections::memory::MemoryConnections,
     domain::NodeId,
     presence::memory::MemoryPresence,
     publisher::Publisher,
@@ -67,6 +71,13 @@ pub struct Gateway {
     _stop: DropGuard,
 }
 
+const LIMITS: Limits = Limits {
+    subscriptions_per_connection: 100,
+    catchup_messages: 100,
+    catchup_bytes: 1 << 20,
+    body_bytes: 1 << 10,
+};
+
 impl Gateway {
     /// Starts one that takes what `tokens` lets in and `revocations` does not keep out.
     pub async fn start(
@@ -84,22 +95,24 @@ impl Gateway {
         let feed = Feed::start(&config, &broker, &store, &metrics, &tracker, &stop);
         let revocable = Arc::new(Revocable::new(revocations, LIFE, unread_max, Arc::clone(&metrics)));
         revocable.read_all().await.unwrap();
+        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&broker), Arc::clone(&metrics)));
+        let connections = Arc::new(MemoryConnections::default());
+        let online =
+            OnlineUsers::new(connections, Arc::clone(&store), Arc::clone(&ephemeral), tracker.clone());
         let node = Arc::new(Node {
             id: NodeId::parse(name).unwrap(),
             installation: store.installation().await.unwrap(),
             ack_mode: AckMode::Accepted,
-            limits: Limits {
-                subscriptions_per_connection: 100,
-                catchup_messages: 100,
-                catchup_bytes: 1 << 20,
-                body_bytes: 1 << 10,
-            },
+            limits: LIMITS,
             limiter: Arc::new(Limiter::new(Settings::default(), Arc::new(MemoryRateLimits::default()))),
             tokens: Arc::new(tokens),
             revocable,
             publisher: Publisher::new(Arc::clone(&broker), Arc::clone(&store)),
             pending: Arc::new(Pending::new(PARTITIONS, Arc::clone(&metrics))),
-            roster: Arc::new(Roster::new(presence.clone(), Arc::clone(&broker), tracker.clone())),
+            roster: Arc::new(Roster::new(presence.clone(), Arc::clone(&ephemeral), tracker.clone())),
+            online: Arc::new(online),
+            typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            ephemeral,
             memberships: Arc::new(MembershipCache::default()),
             broker,
             store,
@@ -135,14 +148,8 @@ impl Gateway {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let served = socket::serve(
-            listener,
-            public_router(routes),
-            AcceptLimits::default(),
-            stop.clone(),
-            tracker.clone(),
-        );
-        tracker.spawn(served);
+        let (router, accept) = (public_router(routes), AcceptLimits::default());
+        tracker.spawn(socket::serve(listener, router, accept, stop.clone(), tracker.clone()));
         Self { node, url, _stop: stop.drop_guard() }
     }
 }

@@ -17,6 +17,8 @@ pub enum Disconnect {
     Slow,
     /// A server-side subscription missed something that this node cannot repair; come back and resume.
     InsufficientState,
+    /// The application wants the client to come back anew.
+    Reconnect,
     /// No pong came within the time allowed.
     NoPong,
     /// The token is not valid.
@@ -25,6 +27,8 @@ pub enum Disconnect {
     BadRequest,
     /// The token was revoked.
     Revoked,
+    /// The application has sent the user away.
+    Removed,
     /// The client did not authenticate in time.
     Stale,
     /// A message is larger than the limit.
@@ -37,18 +41,20 @@ pub enum Disconnect {
 
 impl Disconnect {
     /// All reasons, for tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ConnectionClosed,
         Self::Shutdown,
         Self::ServerError,
         Self::Expired,
         Self::Slow,
         Self::InsufficientState,
+        Self::Reconnect,
         Self::NoPong,
         Self::InvalidToken,
         Self::BadRequest,
         Self::Stale,
         Self::Revoked,
+        Self::Removed,
         Self::TooLarge,
         Self::InappropriateProtocol,
         Self::NotAvailable,
@@ -63,11 +69,13 @@ impl Disconnect {
             Self::Expired => 3005,
             Self::Slow => 3008,
             Self::InsufficientState => 3010,
+            Self::Reconnect => 3011,
             Self::NoPong => 3012,
             Self::InvalidToken => 3500,
             Self::BadRequest => 3501,
             Self::Stale => 3502,
             Self::Revoked => 3503,
+            Self::Removed => 3510,
             Self::TooLarge => 1009,
             Self::InappropriateProtocol => 3506,
             Self::NotAvailable => 3508,
@@ -83,11 +91,13 @@ impl Disconnect {
             Self::Expired => "connection expired",
             Self::Slow => "slow",
             Self::InsufficientState => "insufficient state",
+            Self::Reconnect => "reconnect",
             Self::NoPong => "no pong",
             Self::InvalidToken => "invalid token",
             Self::BadRequest => "bad request",
             Self::Stale => "stale",
             Self::Revoked => "token revoked",
+            Self::Removed => "sent away",
             Self::TooLarge => "message size limit",
             Self::InappropriateProtocol => "inappropriate protocol",
             Self::NotAvailable => "not available",

@@ -16,8 +16,6 @@ use crate::{
 
 /// How long an entry lives after it was last refreshed, in seconds.
 pub const PRESENCE_TTL_SECONDS: u64 = 60;
-/// How often a node refreshes the entries of its connections, in seconds.
-pub const PRESENCE_REFRESH_SECONDS: u64 = 20;
 
 /// How many are in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,8 +8,11 @@ mod migration;
 pub mod postgres;
 mod row;
 pub mod sqlite;
+mod users;
 
 use async_trait::async_trait;
+
+pub use users::Users;
 
 use crate::{
     broker::LogPosition,
@@ -140,7 +143,7 @@ pub struct Committed {
 
 /// What is kept for ever.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Users {
     /// Names this installation: 8 characters, made once. Positions of another installation mean nothing here.
     async fn installation(&self) -> Result<String, StoreError>;
 

@@ -13,10 +13,11 @@ use crate::store::{
     row::new_installation,
 };
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration { version: 1, sql: include_str!("../../../migrations/postgres/0001_spine.sql") },
     Migration { version: 2, sql: include_str!("../../../migrations/postgres/0002_members_by_user.sql") },
     Migration { version: 3, sql: include_str!("../../../migrations/postgres/0003_chat.sql") },
+    Migration { version: 4, sql: include_str!("../../../migrations/postgres/0004_users.sql") },
 ];
 
 /// Runs what is missing. Processes that start at once wait for each other; the lock ends with the session.

@@ -8,6 +8,7 @@ mod error;
 mod migrate;
 mod session;
 mod sql;
+mod users;
 mod writer;
 
 use std::{sync::Arc, time::Duration};

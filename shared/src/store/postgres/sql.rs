@@ -94,6 +94,19 @@ pub(super) const VERSIONS: &str = "SELECT id, version FROM conversations WHERE i
 pub(super) const MEMBERS_AMONG: &str =
     "SELECT user_id FROM members WHERE conversation_id = $1 AND user_id = ANY ($2)";
 
+/// Notes when users were last seen, unless something later is known. In one order, lest two that come at once block each
+/// other for ever.
+pub(super) const NOTE_SEEN: &str = "INSERT INTO users AS u (user_id, last_seen_ms) \
+     SELECT * FROM UNNEST($1::text[], $2::bigint[]) AS s (user_id, ms) ORDER BY s.user_id \
+     ON CONFLICT (user_id) DO UPDATE SET last_seen_ms = excluded.last_seen_ms \
+     WHERE u.last_seen_ms < excluded.last_seen_ms";
+pub(super) const LAST_SEEN: &str = "SELECT user_id, last_seen_ms FROM users WHERE user_id = ANY ($1)";
+/// $3 are the direct conversations with each of $2.
+pub(super) const SHARING: &str = "SELECT o.user_id FROM UNNEST($2::text[], $3::text[]) AS o (user_id, direct) \
+     WHERE EXISTS (SELECT 1 FROM messages WHERE conversation_id = o.direct) \
+        OR EXISTS (SELECT 1 FROM members a JOIN members b ON b.conversation_id = a.conversation_id \
+                   WHERE a.user_id = $1 AND b.user_id = o.user_id)";
+
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves cursors forward, never back.
 pub(super) const MOVE_CURSORS: &str = "INSERT INTO persister_cursor AS c (partition, epoch, ms, n) \

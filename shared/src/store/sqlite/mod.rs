@@ -7,6 +7,7 @@
 mod open;
 mod sql;
 mod thread;
+mod users;
 mod writer;
 
 use std::{

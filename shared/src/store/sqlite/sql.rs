@@ -50,6 +50,16 @@ pub(super) const VERSION: &str = "SELECT version FROM conversations WHERE id = ?
 pub(super) const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT 1 FROM members WHERE conversation_id = ?1 AND user_id = ?2)";
 
+/// Notes when a user was last seen, unless something later is known.
+pub(super) const NOTE_SEEN: &str = "INSERT INTO users AS u (user_id, last_seen_ms) VALUES (?1, ?2) \
+     ON CONFLICT (user_id) DO UPDATE SET last_seen_ms = excluded.last_seen_ms \
+     WHERE u.last_seen_ms < excluded.last_seen_ms";
+pub(super) const LAST_SEEN: &str = "SELECT last_seen_ms FROM users WHERE user_id = ?1";
+/// ?3 is their direct conversation.
+pub(super) const IS_SHARING: &str = "SELECT EXISTS (SELECT 1 FROM messages WHERE conversation_id = ?3) \
+     OR EXISTS (SELECT 1 FROM members a JOIN members b ON b.conversation_id = a.conversation_id \
+                WHERE a.user_id = ?1 AND b.user_id = ?2)";
+
 pub(super) const CURSORS: &str = "SELECT partition, epoch, ms, n FROM persister_cursor ORDER BY partition";
 /// Moves a cursor forward, never back.
 pub(super) const MOVE_CURSOR: &str = "INSERT INTO persister_cursor AS c (partition, epoch, ms, n) \
