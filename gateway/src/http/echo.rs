@@ -71,14 +71,12 @@ impl Echo {
         let node = NodeId::parse("echo").expect("it is an id");
         let engine = Engine::new(SUITE, node, outboxes, tracker.clone());
         let (turning, stopping) = (Arc::clone(&engine), shutdown.clone());
-        tracker.spawn(async move { stopping.run_until_cancelled(turning.run()).await });
-        let answering = Arc::clone(&engine);
+        tracker.spawn(async move { turning.run(&stopping).await });
         let router = Router::new().fallback(move |request: Request| {
-            let engine = Arc::clone(&answering);
+            let engine = Arc::clone(&engine);
             async move { open_to_all(request, async |request| self.answer(&engine, request).await).await }
         });
         socket::serve(listener, router, AcceptLimits::default(), shutdown, tracker.clone()).await;
-        engine.shut_down();
         tracker.close();
         tracker.wait().await;
     }

@@ -21,6 +21,7 @@ mod realtime;
 mod revocations;
 mod schema;
 mod signals;
+mod socketio;
 mod users;
 
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use shared::auth::TokenMint;
 
@@ -39,7 +40,7 @@ pub use origins::Origins;
 
 use crate::{
     api_key::ApiKeys,
-    connection::{Emulations, Lines},
+    connection::{Emulations, Lines, socketio::Service},
     frame::FrameLimits,
 };
 
@@ -55,6 +56,8 @@ pub struct Routes {
     pub lines: Lines,
     /// HTTP sessions of this node.
     pub emulations: Arc<Emulations>,
+    /// Socket.IO connections of this node.
+    pub socketio: Arc<Service>,
     /// Limits of inbound WebSocket messages.
     pub frames: FrameLimits,
     /// Who may ask from a browser.
@@ -76,6 +79,7 @@ pub fn public_router(routes: Routes) -> Router {
         .route("/dev/token", get(page::dev_token))
         .route("/connection/websocket", get(realtime::websocket))
         .route("/connection/sse", get(realtime::sse))
+        .route("/socket.io/", any(socketio::socketio))
         .route("/docs", get(page::docs))
         .route("/docs/{file}", get(page::docs_file))
         .route("/connection/http_stream", post(realtime::http_stream))

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::domain::{Disconnect, NodeId};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use polling::Posting;
 pub use socket::Socket;
@@ -113,16 +113,16 @@ impl Engine {
         Ok((owner != self.node).then_some(owner))
     }
 
-    /// Pings all clients and ends those that are silent, for ever.
-    pub async fn run(self: &Arc<Self>) {
-        self.wheel.run(|socket| self.turn(&socket)).await;
-    }
-
-    /// Ends every connection: the node goes down.
-    pub fn shut_down(self: &Arc<Self>) {
+    /// Pings all clients and ends those that are silent, until `closing`; then ends all.
+    pub async fn run(self: &Arc<Self>, closing: &CancellationToken) {
+        tokio::select! {
+            () = self.wheel.run(|socket| self.turn(&socket)) => {}
+            () = closing.cancelled() => {}
+        }
         let sockets: Vec<_> = self.sockets.lock().values().cloned().collect();
         for socket in sockets {
             socket.outbox.close(Disconnect::Shutdown);
+            socket.end();
         }
     }
 

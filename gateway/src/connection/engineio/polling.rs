@@ -155,7 +155,8 @@ impl Posting {
     pub async fn bring(self, body: &Bytes) -> Result<(), EngineError> {
         let mut is_violation = false;
         for packet in packets_of(body) {
-            let heard = packet.map_or(Heard::Violation, |packet| self.socket.hear(packet, &self.engine.config));
+            let heard =
+                packet.map_or(Heard::Violation, |packet| self.socket.hear(packet, &self.engine.config));
             match heard {
                 Heard::Message | Heard::Nothing => {}
                 Heard::Close => {

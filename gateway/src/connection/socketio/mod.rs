@@ -2,11 +2,17 @@
 //!
 //! What a namespace means is a [`Server`]'s to say: the chat in production, an echo for conformance suites.
 
+mod chat;
+mod service;
+
 use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use shared::domain::Disconnect;
+
+pub use chat::ChatServer;
+pub use service::{Service, SocketIoSettings};
 
 use super::engineio::{Application, Message};
 use crate::protocol::socketio::{Arguments, Decoder, Kind, Packet};

@@ -217,7 +217,9 @@ mod tests {
         let sid = sid_of([255; 16], &node);
         assert_eq!(split_sid(&sid), Some(node));
         assert!(sid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
-        for bad in ["", "short", "0123456789012345678901", "0123456789012345678901*", "é123456789012345678901YQ"] {
+        for bad in
+            ["", "short", "0123456789012345678901", "0123456789012345678901*", "é123456789012345678901YQ"]
+        {
             assert_eq!(split_sid(bad), None, "{bad}");
         }
     }

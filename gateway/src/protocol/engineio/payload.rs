@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn packets_are_separated_by_a_byte_that_no_json_has() {
         assert_eq!(read("4a\u{1e}4b\u{1e}3"), [text("a"), text("b"), Ok(Packet::Pong)]);
-        assert_eq!(read("4hello\u{1e}bAQIDBA=="), [
-            text("hello"),
-            Ok(Packet::Binary(Bytes::from_static(&[1, 2, 3, 4])))
-        ]);
+        assert_eq!(
+            read("4hello\u{1e}bAQIDBA=="),
+            [text("hello"), Ok(Packet::Binary(Bytes::from_static(&[1, 2, 3, 4])))]
+        );
     }
 
     #[test]

@@ -59,6 +59,11 @@ pub struct Arguments {
     pub attachments: Vec<Bytes>,
 }
 
+/// Whether the libraries on both ends keep a name for themselves.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 impl Arguments {
     /// The elements of the array, each as it came.
     pub fn elements(&self) -> Vec<&RawValue> {
@@ -223,7 +228,7 @@ fn event_name(json: &Bytes) -> Result<Option<String>, Violation> {
     match first.get().as_bytes().first() {
         // Half a surrogate pair is a string to JavaScript, and no name that anybody has.
         Some(b'"') => match serde_json::from_str::<Cow<'_, str>>(first.get()) {
-            Ok(name) if RESERVED.contains(&&*name) => Err(Violation::Reserved),
+            Ok(name) if is_reserved(&name) => Err(Violation::Reserved),
             Ok(name) => Ok(Some(name.into_owned())),
             Err(_) => Ok(None),
         },
@@ -267,7 +272,9 @@ fn are_placeholders_legal(value: &RawValue, count: u64) -> bool {
             .is_ok_and(|items| items.into_iter().all(|item| are_placeholders_legal(item, count))),
         Some(b'{') => {
             // A key that is half a surrogate pair is beyond this reader, and no reason to let anything pass.
-            let Ok(map) = serde_json::from_str::<HashMap<Cow<'_, str>, &RawValue>>(text) else { return false };
+            let Ok(map) = serde_json::from_str::<HashMap<Cow<'_, str>, &RawValue>>(text) else {
+                return false;
+            };
             if map.get("_placeholder").is_some_and(|is| is.get() == "true") {
                 let number = map.get("num").and_then(|num| num.get().parse().ok());
                 return number.is_some_and(|number: u64| number < count);
@@ -321,10 +328,37 @@ mod tests {
     fn what_ends_the_connection() {
         let deep = format!("2[\"a\",{}{}]", "[".repeat(5_000), "]".repeat(5_000));
         for bad in [
-            "", "7", "a", "4{}", "4\"no\"", "2[]", "2{}", "2[null]", "2[true]", "2[\"a\"", "2[\"a\"]x", "2\"a\"",
-            "2[\"connect\"]", "2[\"connect_error\"]", "2[\"disconnect\"]", "2[\"disconnecting\"]",
-            "2[\"newListener\"]", "2[\"removeListener\"]", "2[\"\\u0063onnect\"]", "0[]", "0\"a\"", "01", "1{}", "3{}",
-            "5-[\"a\"]", "50-[\"a\"]", "511-[\"a\"]", "5+1-[\"a\"]", "5[\"a\"]", "51", "21234567890123456[\"a\"]",
+            "",
+            "7",
+            "a",
+            "4{}",
+            "4\"no\"",
+            "2[]",
+            "2{}",
+            "2[null]",
+            "2[true]",
+            "2[\"a\"",
+            "2[\"a\"]x",
+            "2\"a\"",
+            "2[\"connect\"]",
+            "2[\"connect_error\"]",
+            "2[\"disconnect\"]",
+            "2[\"disconnecting\"]",
+            "2[\"newListener\"]",
+            "2[\"removeListener\"]",
+            "2[\"\\u0063onnect\"]",
+            "0[]",
+            "0\"a\"",
+            "01",
+            "1{}",
+            "3{}",
+            "5-[\"a\"]",
+            "50-[\"a\"]",
+            "511-[\"a\"]",
+            "5+1-[\"a\"]",
+            "5[\"a\"]",
+            "51",
+            "21234567890123456[\"a\"]",
             deep.as_str(),
         ] {
             assert!(decode(bad).is_err(), "{}", &bad[..bad.len().min(40)]);
@@ -334,7 +368,9 @@ mod tests {
     #[test]
     fn attachments_are_collected() {
         let mut decoder = Decoder::default();
-        let head = Bytes::from_static(b"52-7[\"a\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]");
+        let head = Bytes::from_static(
+            b"52-7[\"a\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]",
+        );
         assert_eq!(decoder.text(&head), Ok(None));
         assert_eq!(decoder.binary("one".into()), Ok(None));
         let packet = decoder.binary("two".into()).unwrap().unwrap();

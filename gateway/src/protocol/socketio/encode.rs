@@ -64,7 +64,12 @@ impl Head<'_> {
 }
 
 /// Appends one packet, whose JSON `json` writes.
-pub fn packet(head: &Head<'_>, attachments: &[Bytes], frames: &mut FrameWriter, json: impl FnOnce(&mut BytesMut)) {
+pub fn packet(
+    head: &Head<'_>,
+    attachments: &[Bytes],
+    frames: &mut FrameWriter,
+    json: impl FnOnce(&mut BytesMut),
+) {
     debug_assert_eq!(head.attachments, attachments.len(), "the head says how many there are");
     frames.text(|payload| {
         head.write(payload);
