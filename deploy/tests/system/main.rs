@@ -14,6 +14,7 @@ mod faults;
 mod hostile;
 mod limits;
 mod shutdown;
+mod socketio;
 mod stall;
 mod standalone;
 mod start;

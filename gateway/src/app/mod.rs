@@ -158,6 +158,7 @@ impl App {
             feed: Arc::clone(&feed),
             pending,
             roster,
+            kinds: Arc::new(config.kinds.clone()),
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), connections.clone())),
             ephemeral,

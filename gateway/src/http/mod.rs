@@ -4,6 +4,7 @@
 
 mod access;
 mod address;
+mod changes;
 mod conversations;
 mod echo;
 mod engineio;
@@ -18,6 +19,7 @@ mod page;
 mod problem;
 mod publish;
 mod realtime;
+mod receipts;
 mod revocations;
 mod schema;
 mod signals;

@@ -41,7 +41,7 @@ use shared::{
         memory::{Memory, MemoryBroker},
     },
     connections::{Connections, memory::MemoryConnections},
-    domain::{NodeId, UserId},
+    domain::{Kind, Kinds, NodeId, Permission, Permissions, Role, RoleName, UserId},
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
@@ -155,6 +155,7 @@ impl Site {
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
             ephemeral,
+            kinds: Arc::new(kinds()),
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });
@@ -252,6 +253,17 @@ fn inbound(
             }
         }
     }
+}
+
+/// The kinds of the site's conversations: with one that a role is told of.
+fn kinds() -> Kinds {
+    let (client, mut kind) = (Role::parse("client").unwrap(), Kind::default());
+    kind.roles.insert(client.clone(), Permissions::of(&[Permission::Send, Permission::React]));
+    kind.maker_role = client;
+    kind.notify_role = Some(RoleName::parse("moderator").unwrap());
+    let mut kinds = Kinds::default();
+    assert!(kinds.set("dispute", kind));
+    kinds
 }
 
 /// A token of a user.

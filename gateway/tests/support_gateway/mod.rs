@@ -116,6 +116,7 @@ impl Gateway {
             online: Arc::new(online),
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
             ephemeral,
+            kinds: Arc::default(),
             memberships: Arc::new(MembershipCache::default()),
             broker,
             store,

@@ -1,5 +1,8 @@
 //! Configuration: flags over environment over file over defaults.
 
+mod chat;
+
+use self::chat::ChatSettings;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -10,7 +13,7 @@ use clap::Parser;
 use serde::Deserialize;
 use shared::{
     auth::{HMAC_SECRET_BYTES_MIN, TOKEN_SECONDS_MAX, TokenRules},
-    domain::{BODY_BYTES_MAX, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
+    domain::{BODY_BYTES_MAX, Kinds, NodeId, PARTITIONS_DEFAULT, PARTITIONS_MAX},
     presence::PRESENCE_TTL_SECONDS,
 };
 
@@ -170,6 +173,9 @@ struct Settings {
     /// Seconds between being told to stop and sending clients away, for balancers to notice [default: 0 standalone, 5].
     #[arg(long, env = "STARLING_DRAIN_DELAY_SECONDS", value_name = "SECONDS")]
     drain_delay_seconds: Option<u64>,
+    /// Kinds of conversations, with their roles: in the file alone, as its table `[chat]`.
+    #[arg(skip)]
+    chat: Option<ChatSettings>,
     #[command(flatten)]
     limits: LimitSettings,
     /// Names of Socket.IO events, comma-separated, each `event=name`, such as `new_message=receive_message`.
@@ -277,6 +283,8 @@ pub struct Config {
     pub probe_seconds: u64,
     /// Seconds between being told to stop and sending clients away.
     pub drain_delay_seconds: u64,
+    /// Kinds of conversations.
+    pub kinds: Kinds,
     /// How much everybody together may ask for.
     pub limits: crate::limits::Settings,
     /// Seconds of drain.
@@ -349,6 +357,7 @@ impl Settings {
             probe_seconds,
             drain_seconds,
             drain_delay_seconds,
+            chat,
             limits,
             socketio_events,
             socketio_namespaces,
@@ -481,6 +490,7 @@ impl Settings {
             probe_seconds: self.probe_seconds.unwrap_or(5),
             drain_seconds: self.drain_seconds.unwrap_or(if standalone { 1 } else { 10 }),
             drain_delay_seconds: self.drain_delay_seconds.unwrap_or(if standalone { 0 } else { 5 }),
+            kinds: self.chat.unwrap_or_default().check()?,
             limits: self.limits.into(),
             socketio,
             log_format: self.log_format.unwrap_or_default(),
