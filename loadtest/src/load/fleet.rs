@@ -166,7 +166,7 @@ impl Fleet {
         for seats in shares {
             fleet
                 .workers
-                .push(Worker::start(Assignment { seats, connects_per_second, ..all.clone() }).await?);
+                .push(Worker::start(Assignment { connects_per_second, seats, ..all.clone() }).await?);
         }
         Ok(fleet)
     }
@@ -190,7 +190,8 @@ impl Fleet {
                     troubles.join("; ")
                 );
             }
-            (last, _) = (now, series.push(second));
+            series.push(second);
+            last = now;
         }
         Ok(series)
     }
@@ -250,14 +251,16 @@ impl Fleet {
         let mut last = self.moment().await?;
         for _ in 0..warmup {
             let (now, second, _) = self.second(&last).await?;
-            (last, _) = (now, stretch.series.push(second));
+            stretch.series.push(second);
+            last = now;
         }
         stretch.before = last.clone();
         let until = Instant::now() + Duration::from_secs_f64(seconds);
         while Instant::now() < until {
             let (now, second, timings) = self.second(&last).await?;
             stretch.timings.add(&timings);
-            (last, _) = (now, stretch.series.push(second));
+            stretch.series.push(second);
+            last = now;
         }
         stretch.at_end = last.clone();
         stretch.after = last;
