@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use shared::domain::{
-    Command, Connect, ConversationId, ConversationKind, Direction, Disconnect, HistoryQuery, Position,
-    Refusal, Reply, Seq, Subscribe, Token, UserId,
+    ChatCommand, ChatReply, Command, Connect, ConversationId, ConversationKind, Disconnect, Position,
+    Receipt, Refusal, Reply, Seq, Subscribe, Token, UserId,
 };
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -45,8 +45,13 @@ impl ChatServer {
     }
 
     fn refuse(&self, namespace: &str, refusal: Refusal) {
-        let code = refusal.code();
-        self.outbox.send(socketio::connect_error(namespace, code, Some(code)), Class::Durable);
+        // Apps know one word for a token that does not let in; the code says whether a new one helps.
+        let message = match refusal {
+            Refusal::TokenExpired => Refusal::Unauthorized.code(),
+            other => other.code(),
+        };
+        let refused = socketio::connect_error(namespace, message, Some(refusal.code()));
+        self.outbox.send(refused, Class::Durable);
     }
 }
 
@@ -142,8 +147,16 @@ impl ChatPeer {
                 self.ask(Command::Typing { conversation, typing }).await?.map(|_| OK.to_owned())
             }
             Request::Signal(signal) => self.ask(Command::Signal(signal)).await?.map(|_| OK.to_owned()),
-            Request::MarkRead(conversation, seq) => self.mark_read(conversation, seq).await?,
+            Request::MarkRead(conversation, seq) => self.mark_read(conversation, seq, &answer).await?,
+            Request::MarkDelivered(conversation, seq) => {
+                let mark = ChatCommand::Mark { conversation, seq, read: false };
+                self.ask(Command::Chat(mark)).await?.map(|_| OK.to_owned())
+            }
             Request::Send(send) => return self.send(Command::Send(send), answer, turn).await,
+            Request::Change(change) => {
+                let change = Command::Chat(ChatCommand::Change(change));
+                return self.send(change, answer, turn).await;
+            }
         };
         match done {
             Ok(json) if json.is_empty() => {}
@@ -189,11 +202,8 @@ impl ChatPeer {
             Outcome::Close(reason) => return Err(reason),
             Outcome::Reply(_) | Outcome::Later(_) => return Ok(Err(Refusal::Unavailable)),
         }
-        if let Some(presence) = self.presence_of(&conversation) {
-            // Without it everything but the other's presence works.
-            let _ = self.ask(subscribe(presence, None)).await?;
-        }
-        self.joined.insert(conversation);
+        self.joined.insert(conversation.clone());
+        self.look_around(&conversation).await?;
         Ok(Ok(()))
     }
 
@@ -216,24 +226,43 @@ impl ChatPeer {
         &mut self,
         conversation: ConversationId,
         seq: Option<Seq>,
+        answer: &Answer,
     ) -> Result<Result<String, Refusal>, Disconnect> {
-        let _ = (self.top(&conversation).await?, seq);
-        Ok(Err(Refusal::NotSupported))
+        // Beyond the end is the end.
+        let seq = seq.unwrap_or(Seq(u64::MAX));
+        let mark = ChatCommand::Mark { conversation: conversation.clone(), seq, read: true };
+        if let Err(refusal) = self.ask(Command::Chat(mark)).await? {
+            return Ok(Err(refusal));
+        }
+        if answer.id.is_none() {
+            return Ok(Ok(String::new()));
+        }
+        // It may have read further before.
+        let receipts = self.receipts(&conversation).await?;
+        let own = receipts.iter().find(|receipt| receipt.user == self.user);
+        let read = own.map_or(Seq(0), |receipt| receipt.read);
+        Ok(Ok(format!(r#"{{"ok":true,"conversation_id":"{conversation}","seq":{read}}}"#)))
     }
 
-    /// The last place of a conversation.
-    async fn top(&mut self, conversation: &ConversationId) -> Result<Result<Seq, Refusal>, Disconnect> {
-        let query = HistoryQuery {
-            conversation: conversation.clone(),
-            since: None,
-            limit: 0,
-            direction: Direction::Backward,
-        };
-        Ok(match self.ask(Command::History(query)).await? {
-            Ok(Reply::History(page)) => Ok(page.top),
-            Ok(_) => Err(Refusal::Unavailable),
-            Err(refusal) => Err(refusal),
+    async fn receipts(&mut self, conversation: &ConversationId) -> Result<Vec<Receipt>, Disconnect> {
+        let asked = Command::Chat(ChatCommand::Receipts(conversation.clone()));
+        Ok(match self.ask(asked).await? {
+            Ok(Reply::Chat(ChatReply::Receipts(receipts))) => receipts,
+            Ok(_) | Err(_) => Vec::new(),
         })
+    }
+
+    /// What stands beside the messages of a conversation: how far the others have read, and whether the other one is there.
+    async fn look_around(&mut self, conversation: &ConversationId) -> Result<(), Disconnect> {
+        let receipts = self.receipts(conversation).await?;
+        let is_news = |receipt: &&Receipt| receipt.user != self.user && receipt.read > Seq(0);
+        let others: Vec<&Receipt> = receipts.iter().filter(is_news).collect();
+        self.outbox.send(self.voice.receipts(conversation, &others), Class::Durable);
+        if let Some(presence) = self.presence_of(conversation) {
+            // Without it everything but the other's presence works.
+            let _ = self.ask(subscribe(presence, None)).await?;
+        }
+        Ok(())
     }
 
     /// What is accepted may be answered later; the client may go on meanwhile.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use shared::domain::{
-    BODY_BYTES_MAX, Body, ClientMessageId, ConversationId, IdError, MessageKind, Position, Refusal, Send,
-    SendSignal, Seq, SignalName, Token,
+    BODY_BYTES_MAX, Body, ChangeAction, ClientMessageId, ConversationId, IdError, MessageKind, Position,
+    Refusal, Send, SendChange, SendSignal, Seq, SignalName, Token, is_emoji,
 };
 
 use super::{
@@ -36,6 +36,10 @@ pub enum Request {
     Typing(ConversationId, bool),
     /// To have read up to a place, or everything.
     MarkRead(ConversationId, Option<Seq>),
+    /// To have received up to a place.
+    MarkDelivered(ConversationId, Seq),
+    /// To change a message that was sent.
+    Change(SendChange),
     /// To tell members something past the log.
     Signal(SendSignal),
 }
@@ -107,6 +111,8 @@ struct Fields<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, alias = "clientId")]
     client_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    emoji: Option<Cow<'a, str>>,
     #[serde(alias = "replyTo")]
     reply_to: Option<u64>,
 }
@@ -158,6 +164,11 @@ fn request(ask: Ask, fields: &Fields<'_>) -> Result<Request, Refusal> {
         Ask::Typing => Request::Typing(conversation, true),
         Ask::StopTyping => Request::Typing(conversation, false),
         Ask::MarkRead => Request::MarkRead(conversation, seq),
+        Ask::MarkDelivered => Request::MarkDelivered(conversation, seq.ok_or(Refusal::Invalid)?),
+        Ask::EditMessage => change(conversation, fields, ChangeAction::Edit(said(fields)?))?,
+        Ask::DeleteMessage => change(conversation, fields, ChangeAction::Delete)?,
+        Ask::AddReaction => change(conversation, fields, reaction(fields, true)?)?,
+        Ask::RemoveReaction => change(conversation, fields, reaction(fields, false)?)?,
     })
 }
 
@@ -191,16 +202,46 @@ fn no_id(error: &IdError) -> Refusal {
 }
 
 fn send(conversation: ConversationId, fields: &Fields<'_>) -> Result<Send, Refusal> {
-    let json = fields.body.or(fields.text).or(fields.content).or(fields.message);
-    let client_id = fields.client_id.as_ref().map(|id| ClientMessageId::parse(id)).transpose();
     let kind = fields.kind.as_ref().map_or(Some(MessageKind::TEXT), |kind| MessageKind::parse(kind));
     Ok(Send {
         conversation,
-        client_id: client_id.map_err(|error| no_id(&error))?,
+        client_id: client_id(fields)?,
+        reply_to: fields.reply_to.map(Seq),
         kind: kind.ok_or(Refusal::Invalid)?,
-        body: body(json.ok_or(Refusal::Invalid)?)?,
+        body: said(fields)?,
         retry: false,
     })
+}
+
+fn client_id(fields: &Fields<'_>) -> Result<Option<ClientMessageId>, Refusal> {
+    let id = fields.client_id.as_ref().map(|id| ClientMessageId::parse(id)).transpose();
+    id.map_err(|error| no_id(&error))
+}
+
+fn change(
+    conversation: ConversationId,
+    fields: &Fields<'_>,
+    action: ChangeAction,
+) -> Result<Request, Refusal> {
+    let target = Seq(fields.seq.ok_or(Refusal::Invalid)?);
+    Ok(Request::Change(SendChange {
+        conversation,
+        target,
+        action,
+        client_id: client_id(fields)?,
+        retry: false,
+    }))
+}
+
+fn reaction(fields: &Fields<'_>, on: bool) -> Result<ChangeAction, Refusal> {
+    let emoji = fields.emoji.as_deref().filter(|text| is_emoji(text)).ok_or(Refusal::Invalid)?;
+    Ok(ChangeAction::React { emoji: emoji.to_owned(), on })
+}
+
+/// Apps have four names for what is said.
+fn said(fields: &Fields<'_>) -> Result<Body, Refusal> {
+    let json = fields.body.or(fields.text).or(fields.content).or(fields.message);
+    body(json.ok_or(Refusal::Invalid)?)
 }
 
 fn body(json: &RawValue) -> Result<Body, Refusal> {

@@ -19,10 +19,20 @@ pub enum Ask {
     StopTyping,
     /// Has read.
     MarkRead,
+    /// Has received.
+    MarkDelivered,
+    /// Lets a message say something else.
+    EditMessage,
+    /// Takes a message back.
+    DeleteMessage,
+    /// Reacts to a message.
+    AddReaction,
+    /// Takes a reaction back.
+    RemoveReaction,
 }
 
 impl Ask {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::RegisterUser, "register_user"),
         (Self::JoinConversation, "join_conversation"),
         (Self::LeaveConversation, "leave_conversation"),
@@ -30,6 +40,11 @@ impl Ask {
         (Self::Typing, "typing"),
         (Self::StopTyping, "stop_typing"),
         (Self::MarkRead, "mark_read"),
+        (Self::MarkDelivered, "mark_delivered"),
+        (Self::EditMessage, "edit_message"),
+        (Self::DeleteMessage, "delete_message"),
+        (Self::AddReaction, "add_reaction"),
+        (Self::RemoveReaction, "remove_reaction"),
     ];
 }
 

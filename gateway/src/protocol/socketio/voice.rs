@@ -5,7 +5,7 @@ use std::io::Write as _;
 use bytes::{BufMut, Bytes, BytesMut};
 use shared::domain::{
     Catchup, ClientInfo, ConversationId, ConversationKind, Disconnect, Event, Message, MessageKind, Online,
-    Refusal, Sent, Seq, Signal, Subscribed, Typing,
+    Receipt, Refusal, Sent, Seq, Signal, Subscribed, Typing,
 };
 
 use super::{
@@ -158,6 +158,7 @@ impl Voice {
                     format!(r#"{{"conversation_id":"{conversation}","user_id":"{user}","typing":{typing}}}"#);
                 out.put_slice(json.as_bytes());
             }),
+            Event::Receipt(receipt) => self.receipt(conversation, receipt, frames),
             Event::Online(online) => self.online(online, frames),
             Event::Signal(signal) => self.signal(conversation, signal, frames),
             Event::Occupancy(occupancy) => self.event(Say::Occupancy, frames, |out| {
@@ -200,6 +201,9 @@ impl Voice {
             if let Some(client_id) = &message.client_id {
                 write!(text, r#","client_id":"{client_id}""#).expect(WRITES);
             }
+            if let Some(target) = message.reply_to {
+                write!(text, r#","reply_to":{target}"#).expect(WRITES);
+            }
             write!(text, r#","body":"#).expect(WRITES);
             text.write_all(message.body.as_bytes()).expect(WRITES);
             write!(text, "}}").expect(WRITES);
@@ -216,6 +220,23 @@ impl Voice {
             let (user, client) = (&info.user, info.client);
             let json = format!(
                 r#"{{"conversation_id":"{conversation}","user_id":"{user}","client_id":"{client}"}}"#
+            );
+            out.put_slice(json.as_bytes());
+        });
+    }
+
+    /// How far members have come.
+    pub fn receipts(&self, conversation: &ConversationId, receipts: &[&Receipt]) -> Bytes {
+        let mut frames = FrameWriter::default();
+        receipts.iter().for_each(|receipt| self.receipt(conversation, receipt, &mut frames));
+        frames.finish()
+    }
+
+    fn receipt(&self, conversation: &ConversationId, receipt: &Receipt, frames: &mut FrameWriter) {
+        self.event(Say::MessageRead, frames, |out| {
+            let Receipt { user, read, delivered } = receipt;
+            let json = format!(
+                r#"{{"conversation_id":"{conversation}","user_id":"{user}","seq":{read},"delivered":{delivered}}}"#
             );
             out.put_slice(json.as_bytes());
         });
