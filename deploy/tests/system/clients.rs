@@ -42,7 +42,7 @@ pub async fn run(script: &str, env: &[(&str, String)]) -> Result<(), String> {
 
 /// Runs Node with `arguments`, of which the first is a script in `dir`, to its end, shows what it printed, and returns what it
 /// printed to its standard output, or says which script failed.
-async fn node(dir: &Path, arguments: &[&str], env: &[(&str, String)]) -> Result<String, String> {
+pub async fn node(dir: &Path, arguments: &[&str], env: &[(&str, String)]) -> Result<String, String> {
     let script = arguments.join(" ");
     assert!(
         dir.join("node_modules/.package-lock.json").is_file(),

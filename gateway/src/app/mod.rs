@@ -24,7 +24,7 @@ use crate::{
     action::{self, Limits, MembershipCache, Node},
     announcement::Announcement,
     config::{Config, LogFormat, Mode},
-    connection::{Emulations, Lines},
+    connection::{Emulations, Lines, socketio::Service},
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
@@ -176,10 +176,12 @@ impl App {
             tracker: tasks.connections.clone(),
             closing: tasks.closing.clone(),
         };
+        let frames = FrameLimits::default();
         let routes = Routes {
+            socketio: Service::new(&lines, frames, config.socketio.clone()),
             lines,
             emulations: Arc::new(Emulations::default()),
-            frames: FrameLimits::default(),
+            frames,
             origins: Arc::new(Origins::new(&config.allowed_origins).context("allowed_origins")?),
             keys: Arc::new(config.api_keys.clone()),
             hsts_seconds: config.hsts_seconds,
@@ -209,6 +211,8 @@ impl App {
         self.ports.broker.start(&self.node.id, self.node.feed.sink(self.inbound()));
         let heartbeat = Arc::clone(&self.heartbeat);
         self.tasks.spawn(async move { heartbeat.run().await });
+        let socketio = Arc::clone(&self.routes.socketio);
+        self.tasks.spawn(async move { socketio.run().await });
         self.follow_clients();
         let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
         self.tasks.spawn(async move { revocable.follow(&heartbeat).await });
@@ -277,6 +281,7 @@ impl App {
         };
         println!("Starling {} ({mode})", env!("CARGO_PKG_VERSION"));
         println!("  clients   ws://{public}/connection/websocket");
+        println!("            http://{public}/socket.io/");
         println!("  chat page http://{public}/chat");
         println!("  health    http://{health}/readyz  /healthz  /metrics");
         if self.keys.is_development() {

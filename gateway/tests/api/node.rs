@@ -12,7 +12,10 @@ use gateway::{
     action::{self, AckMode, Limits, MembershipCache, Node},
     announcement::Announcement,
     api_key::{ApiKey, ApiKeys, Scope},
-    connection::{Emulations, Lines},
+    connection::{
+        Emulations, Lines,
+        socketio::{Service, SocketIoSettings},
+    },
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
@@ -170,10 +173,15 @@ impl Site {
             tracker: tracker.clone(),
             closing: stop.clone(),
         };
+        let frames = FrameLimits::default();
+        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let (serving, running) = (Arc::clone(&socketio), tracker.clone());
+        running.spawn(async move { serving.run().await });
         let routes = Routes {
             lines,
+            socketio,
             emulations,
-            frames: FrameLimits::default(),
+            frames,
             origins: Arc::new(Origins::new(&[FRIEND.to_owned()]).unwrap()),
             keys: Arc::clone(&self.keys),
             hsts_seconds: 60,

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use gateway::{
     action::{AckMode, Limits, MembershipCache, Node},
     api_key::ApiKeys,
-    connection::{Emulations, Lines},
+    connection::{
+        Emulations, Lines,
+        socketio::{Service, SocketIoSettings},
+    },
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
@@ -138,10 +141,15 @@ impl Gateway {
             tracker: tracker.clone(),
             closing: stop.clone(),
         };
+        let frames = FrameLimits::default();
+        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let (serving, running) = (Arc::clone(&socketio), tracker.clone());
+        running.spawn(async move { serving.run().await });
         let routes = Routes {
             lines,
+            socketio,
             emulations: Arc::new(Emulations::default()),
-            frames: FrameLimits::default(),
+            frames,
             origins: Arc::new(Origins::default()),
             keys: Arc::new(ApiKeys::parse(&[]).unwrap()),
             hsts_seconds: 0,
