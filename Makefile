@@ -34,7 +34,7 @@ fmt: ## Format all code
 	cargo fmt --all
 
 bench: ## Run the benchmarks
-	cargo bench -p gateway
+	cargo bench -p gateway -p persister
 
 fuzz: ## Feed random frames, commands and tokens to the code that reads them (nightly; slow; FUZZ_SECONDS=60 each)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) .ci/fuzz
