@@ -13,6 +13,7 @@ mod door;
 mod faults;
 mod hostile;
 mod limits;
+mod load;
 mod shutdown;
 mod socketio;
 mod stall;
