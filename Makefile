@@ -1,4 +1,6 @@
 .DEFAULT_GOAL := help
+# What Redis `make cluster` starts: server or cluster.
+REDIS ?= server
 # How long `make fuzz` runs each of its targets.
 FUZZ_SECONDS ?= 60
 # How long Postgres is away in `make outage`.
@@ -11,9 +13,9 @@ help: ## Show this list
 run: ## Run one gateway that needs nothing else (ARGS="--help" for its options)
 	cargo run --release -p gateway -- $(ARGS)
 
-cluster: ## Run a whole cluster on this machine until Ctrl-C (ARGS="--gateways 3", ARGS="--help")
+cluster: ## Run a whole cluster on this machine until Ctrl-C (REDIS=cluster, ARGS="--gateways 3", ARGS="--help")
 	cargo build --release -p gateway -p persister --bins
-	cargo run --release -p deploy --bin cluster -- $(ARGS)
+	cargo run --release -p deploy --bin cluster -- --redis $(REDIS) $(ARGS)
 
 test: ## Install what is missing, check style, build, run all tests; the last line is the sum
 	@.ci/test
