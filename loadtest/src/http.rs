@@ -59,6 +59,16 @@ pub async fn get<T: DeserializeOwned>(url: &str, token: Option<&str>) -> Result<
     exchange(url, request.expect("a parsed address and a JWT make a request")).await
 }
 
+/// Reads a resource as text.
+///
+/// # Errors
+/// When the node does not answer with success.
+pub async fn get_text(url: &str) -> Result<String, HttpError> {
+    let request = builder(Method::GET, &address(url)?, None).body(Empty::<Bytes>::new());
+    let body = ask(url, request.expect("a parsed address makes a request")).await?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
 /// Sends JSON to a resource.
 ///
 /// # Errors
@@ -117,6 +127,15 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let body = ask(url, request).await?;
+    Ok(serde_json::from_slice(if body.is_empty() { b"null" } else { &body })?)
+}
+
+async fn ask<B>(url: &str, request: Request<B>) -> Result<Bytes, HttpError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let address = address(url)?;
     let answer = async {
         let (mut sender, connection) = http1::handshake(open(&address).await?).await?;
@@ -131,7 +150,7 @@ where
     let limit = Duration::from_secs(REQUEST_SECONDS_MAX);
     let (status, body) = tokio::time::timeout(limit, answer).await.map_err(|_| HttpError::Timeout)??;
     if status.is_success() {
-        Ok(serde_json::from_slice(if body.is_empty() { b"null" } else { &body })?)
+        Ok(body)
     } else {
         Err(HttpError::Status { status, body: String::from_utf8_lossy(&body).into_owned() })
     }

@@ -1,17 +1,28 @@
 //! The command line of the load tester.
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use loadtest::{
-    check::{Durability, Verdict},
+    check::Durability,
+    load, report,
+    scenario::Scenario,
     token::TokenSource,
     verify::{self, Options},
 };
+use serde::Serialize;
 
-/// Drives Starling with real clients and judges what they receive.
+/// The exit code when the tester itself was the limit.
+const LIMITED: u8 = 2;
+
+/// Drives Starling, or another server of its protocols, with real clients and judges what they receive.
+///
+/// Messages are sent at a pace that a slow server does not slow down, and delays count from when a message was due. Every
+/// delivery is checked: lost, repeated, out of order, astray. Delays and rates that the tester itself may have limited are
+/// not told. Exit code 0: all is well; 1: a delivery was wrong or an objective missed; 2: the tester itself was the limit.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +36,11 @@ enum Command {
     /// is gone; readers resume where they were. Meanwhile you may kill whatever you like, as long as it comes back. At
     /// the end every node is asked for the whole history. Exit code 1 says that something is wrong.
     Verify(Verify),
+    #[command(flatten)]
+    Scenario(Scenario),
+    /// Holds a share of the connections of another process of this program
+    #[command(hide = true)]
+    Worker,
 }
 
 #[derive(Debug, Args)]
@@ -58,9 +74,49 @@ struct Verify {
     json: bool,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  make run, and then, against http://127.0.0.1:8000 with tokens from /dev/token:
+    loadtest fanout --members 1000 --rate 20 --pid $(pgrep -nx gateway)
+    loadtest chat --conversations 500 --rate 200 --report chat.html
+    loadtest storm --connections 2000 --max-resume-p99-ms 2000
+  make cluster, and then, over two nodes:
+    loadtest capacity --url http://127.0.0.1:8001 --url http://127.0.0.1:8002 --workers 2 --max-p99-ms 50
+  Memory of an idle connection:
+    loadtest idle --connections 19000 --source 127.0.0.2 --source 127.0.0.3 --pid $(pgrep -nx gateway)
+  Another Socket.IO server, which knows no users:
+    loadtest fanout --protocol socketio --plain --url http://127.0.0.1:3000 --outstanding 4
+  A night of chat:
+    loadtest soak --minutes 480 --max-growth-percent 5 --json > soak.json";
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        // Each worker is one thread, whose CPU time it watches.
+        Command::Worker => load::run_worker().map(|()| ExitCode::SUCCESS),
+        Command::Verify(arguments) => verify(&arguments),
+        Command::Scenario(scenario) => run(&scenario),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(scenario: &Scenario) -> anyhow::Result<ExitCode> {
+    let report = scenario.run().await?;
+    let common = scenario.common();
+    eprintln!();
+    if let Some(path) = &common.report {
+        std::fs::write(path, report::page(&report)).with_context(|| path.display().to_string())?;
+    }
+    print(&report, common.json)?;
+    Ok(match report {
+        report if !report.total.is_clean() => ExitCode::FAILURE,
+        report if report.limited.is_some() => ExitCode::from(LIMITED),
+        report if report.is_good() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let Command::Verify(arguments) = Cli::parse().command;
+async fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
     let verdict =
         verify::run(arguments.options(), |acked, total| eprintln!("{acked} of {total} acknowledged")).await?;
     print(&verdict, arguments.json)?;
@@ -81,12 +137,12 @@ impl Verify {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the verdict is what the tool is for")]
-fn print(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
+#[expect(clippy::print_stdout, reason = "the result is what the tool is for")]
+fn print(result: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(verdict)?);
+        println!("{}", serde_json::to_string_pretty(result)?);
     } else {
-        println!("{verdict}");
+        println!("{result}");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::http::{self, HttpError};
 pub const TOKEN_SECONDS: u64 = 24 * 3600;
 
 /// Where tokens come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum TokenSource {
     /// Signed here: HS256 with this secret.
     Secret(String),

@@ -134,20 +134,27 @@ function record(emitter, names) {
   return events;
 }
 
-/** A TCP link to a node that can be cut under any transport, with everything that is under way, and mended. */
+/**
+ * A TCP link to a node that can be cut under any transport, with everything that is under way, and mended. `lose()` cuts it so that only
+ * the client notices: the node keeps connections on which nothing comes any more.
+ */
 export async function openLink(url) {
   const target = new URL(url);
   const sockets = new Set();
+  const nears = new Set();
   let isCut = false;
   const server = net.createServer((near) => {
     if (isCut) return near.destroy();
     const far = net.connect(Number(target.port || 80), target.hostname);
+    nears.add(near);
     for (const [socket, other] of [[near, far], [far, near]]) {
+      const end = () => near.isLost || other.destroy();
       sockets.add(socket);
       socket.setNoDelay(true);
-      socket.on('error', () => other.destroy());
-      socket.on('close', () => (sockets.delete(socket), other.destroy()));
-      socket.pipe(other);
+      socket.on('error', end);
+      socket.on('close', () => (sockets.delete(socket), nears.delete(socket), end()));
+      socket.pipe(other, { end: false });
+      socket.on('end', () => near.isLost || other.end());
     }
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -156,6 +163,13 @@ export async function openLink(url) {
     cut() {
       isCut = true;
       for (const socket of sockets) socket.destroy();
+    },
+    lose() {
+      for (const near of nears) {
+        near.isLost = true;
+        near.unpipe();
+        near.destroy();
+      }
     },
     mend() {
       isCut = false;

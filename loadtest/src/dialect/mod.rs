@@ -1,0 +1,166 @@
+//! What each protocol says and hears, as texts: one file for each. Pure.
+//!
+//! Deliberately absent: sockets, and anything that a load tester does not need of a protocol.
+
+mod centrifuge;
+mod socketio;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tally::Note;
+
+/// A protocol that the tester speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// Centrifuge JSON over WebSocket.
+    #[default]
+    Centrifuge,
+    /// Socket.IO 5 over WebSocket: `join_conversation`, `send_message`, `new_message`, each answered by an ack.
+    Socketio,
+}
+
+/// One thing that a server said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// The server waits for the next text of the greeting.
+    Opened,
+    /// The client is known.
+    Greeted,
+    /// The client is in a room now, and has read it up to `offset`.
+    Joined {
+        /// Of the request.
+        id: u64,
+        /// Names the stream whose offsets these are.
+        epoch: &'a str,
+        /// The end of the room, or where it was asked from.
+        offset: u64,
+        /// Whether what was missed has come with the answer, if it was asked for.
+        recovered: bool,
+    },
+    /// A request was done.
+    Done {
+        /// Of the request.
+        id: u64,
+    },
+    /// A request was refused.
+    Refused {
+        /// Of the request.
+        id: u64,
+        /// The protocol's code, or what the server said.
+        code: String,
+    },
+    /// A message was delivered.
+    Message {
+        /// The room that the server says it is of; empty where the protocol does not say.
+        room: &'a str,
+        /// What the message says about itself.
+        note: Note,
+        /// Its place in the room's order; 0 where the protocol has none.
+        place: u64,
+    },
+    /// The server asks whether the client is there.
+    Ping,
+    /// The server has ended the subscription of this room.
+    Unsubscribed(&'a str),
+    /// Somebody came, left, types, has read: anything beside messages.
+    Event,
+}
+
+/// Where a client was in a room that it comes back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Names the stream whose offsets these are.
+    pub epoch: String,
+    /// The last place that it has.
+    pub offset: u64,
+}
+
+/// What a client tells beside messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// It types.
+    Typing,
+    /// It has read up to this place.
+    Read(u64),
+}
+
+impl Dialect {
+    /// The path of the request that opens a WebSocket.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Centrifuge => "/connection/websocket",
+            Self::Socketio => "/socket.io/?EIO=4&transport=websocket",
+        }
+    }
+
+    /// What the client says first, if it is the one who begins.
+    pub fn hello(self, token: &str) -> Option<String> {
+        match self {
+            Self::Centrifuge => Some(centrifuge::connect(token)),
+            Self::Socketio => None,
+        }
+    }
+
+    /// What the client says once the server has begun.
+    pub fn greeting(self, token: &str) -> String {
+        match self {
+            Self::Centrifuge => String::new(),
+            Self::Socketio => socketio::connect(token),
+        }
+    }
+
+    /// Joins a room; with a place, asks for everything after it.
+    pub fn join(self, id: u64, room: &str, from: Option<&Place>) -> String {
+        match self {
+            Self::Centrifuge => centrifuge::subscribe(id, room, from),
+            Self::Socketio => socketio::join(id, room),
+        }
+    }
+
+    /// Sends a message under a name of the client's.
+    pub fn send(self, id: u64, room: &str, client_id: &str, body: &str) -> String {
+        match self {
+            Self::Centrifuge => centrifuge::send(id, room, client_id, body),
+            Self::Socketio => socketio::send(id, room, client_id, body),
+        }
+    }
+
+    /// Tells something beside messages.
+    pub fn signal(self, id: u64, room: &str, signal: Signal) -> String {
+        match self {
+            Self::Centrifuge => centrifuge::signal(id, room, signal),
+            Self::Socketio => socketio::signal(room, signal),
+        }
+    }
+
+    /// The answer to a ping.
+    pub fn pong(self) -> &'static str {
+        match self {
+            Self::Centrifuge => "{}",
+            Self::Socketio => "3",
+        }
+    }
+
+    /// Calls `hear` for each thing that one text of the server says.
+    ///
+    /// # Errors
+    /// When the protocol has no such text.
+    pub fn listen<'a>(self, text: &'a [u8], hear: &mut dyn FnMut(Heard<'a>)) -> Result<(), Malformed> {
+        match self {
+            Self::Centrifuge => centrifuge::listen(text, hear),
+            Self::Socketio => socketio::listen(text, hear),
+        }
+    }
+}
+
+/// The server said something that the protocol does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not understood: {0}")]
+pub struct Malformed(String);
+
+impl Malformed {
+    fn new(text: &[u8]) -> Self {
+        Self(String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned())
+    }
+}

@@ -1,0 +1,16 @@
+//! Many clients that speak at a pace that nothing slows down, in several processes.
+//!
+//! A [`Fleet`] starts workers (this program again), each with its share of the clients on one thread, and gathers what they
+//! count each second. Delays are measured from when a message was due, not from when it could be sent. Every delivery is
+//! held against what was sent. Deliberately absent: what a scenario means, and any judgement.
+
+mod fleet;
+mod frame;
+mod open;
+mod plan;
+mod seat;
+mod worker;
+
+pub use fleet::{Fleet, FleetOptions, Moment, Second, Stretch, run_name};
+pub use plan::{Assignment, Load, Pace, Room, SeatPlan};
+pub use worker::run as run_worker;

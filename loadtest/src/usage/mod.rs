@@ -1,0 +1,135 @@
+//! What processes use: CPU time and memory from `/proc`, and what a server says of itself in its metrics.
+//!
+//! Deliberately absent: systems other than Linux, where a server is known by its metrics alone.
+
+mod metrics;
+
+pub use metrics::{SelfReport, scrape};
+
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+/// `USER_HZ`, by which Linux counts the CPU time of processes: it is this number on every platform that Linux has.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// What one process had used at some moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessUse {
+    /// Its pid, or the address of its metrics.
+    pub id: String,
+    /// The program.
+    pub name: String,
+    /// CPU time since its start, in user mode and in the kernel, in microseconds.
+    pub cpu_us: u64,
+    /// Memory that it has in RAM, in KiB.
+    pub rss_kib: u64,
+}
+
+/// What the whole machine had used at some moment, in microseconds of CPU time of all its cores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachineUse {
+    /// Nothing to do.
+    pub idle_us: u64,
+    /// Everything.
+    pub total_us: u64,
+}
+
+/// What a process uses now.
+///
+/// # Errors
+/// When there is no such process.
+pub fn process(pid: u32) -> io::Result<ProcessUse> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name of the program, in parentheses, may hold anything.
+    let (head, fields) = stat.rsplit_once(')').ok_or(io::ErrorKind::InvalidData)?;
+    let name = head.split_once('(').map_or("", |(_, name)| name).to_owned();
+    let ticks: u64 =
+        fields.split_whitespace().skip(11).take(2).filter_map(|time| time.parse::<u64>().ok()).sum();
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let rss_kib = rss.and_then(|rss| rss.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default();
+    Ok(ProcessUse { id: pid.to_string(), name, cpu_us: ticks * 1_000_000 / TICKS_PER_SECOND, rss_kib })
+}
+
+/// What the machine has used.
+///
+/// # Errors
+/// Where there is no `/proc/stat`.
+pub fn machine() -> io::Result<MachineUse> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let times: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    let us = |ticks: u64| ticks * 1_000_000 / TICKS_PER_SECOND;
+    // user nice system idle iowait irq softirq steal; what follows is part of user.
+    let idle = times.iter().skip(3).take(2).sum();
+    Ok(MachineUse { idle_us: us(idle), total_us: us(times.iter().take(8).sum()) })
+}
+
+/// CPU time of this process's first thread, and the time for which it was ready to run and had no CPU, in microseconds.
+///
+/// # Errors
+/// Where the kernel does not keep such numbers.
+pub fn own_thread() -> io::Result<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/self/schedstat")?;
+    let mut times = stat.split_whitespace().map_while(|time| time.parse::<u64>().ok());
+    match (times.next(), times.next()) {
+        (Some(ran), Some(waited)) => Ok((ran / 1_000, waited / 1_000)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// What the machine is: for the head of a report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor.
+    pub processor: String,
+    /// Its cores.
+    pub cores: usize,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// The kernel.
+    pub kernel: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_once(':'))
+                .map(|(_, value)| value.trim().to_owned())
+                .unwrap_or_default()
+        };
+        let memory = field(&read("/proc/meminfo"), "MemTotal");
+        Self {
+            processor: field(&read("/proc/cpuinfo"), "model name"),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory_mib: memory.trim_end_matches(" kB").parse().unwrap_or(0) / 1_024,
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_and_machine_are_seen() {
+        let own = process(std::process::id()).unwrap();
+        assert!(own.rss_kib > 100, "{own:?}");
+        let machine = machine().unwrap();
+        assert!(machine.total_us > machine.idle_us);
+        assert!(own_thread().is_ok());
+        assert!(Machine::here().cores > 0);
+        assert!(process(u32::MAX).is_err());
+    }
+}
