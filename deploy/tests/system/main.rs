@@ -13,6 +13,7 @@ mod door;
 mod faults;
 mod hostile;
 mod limits;
+mod presence;
 mod shutdown;
 mod stall;
 mod standalone;
