@@ -247,6 +247,7 @@ impl Fleet {
             time: 1_790_000_000_000,
             sender: UserId::parse("alice").expect("it is made of letters"),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json(format!("{:?}", "x".repeat(BODY_BYTES - 2))),
         }))

@@ -296,6 +296,7 @@ mod tests {
             time: 0,
             sender: who(1).user,
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json("1"),
         }
@@ -467,6 +468,7 @@ mod adrift_tests {
             time: 1,
             sender: UserId::parse("al").unwrap(),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json("{}"),
         }

@@ -156,6 +156,7 @@ impl Node {
             id: MessageId(Uuid::from_u128(self.all.len() as u128)),
             sender: UserId::parse("alice").unwrap(),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json(format!("{:?}", "x".repeat(bytes))),
         }

@@ -189,11 +189,12 @@ fn message(seq: u64, kind: &str) -> Message {
         time: 1_700_000_000_000 + seq,
         sender: client().user,
         client_id: (kind == "text").then(|| ClientMessageId::parse("m-1").unwrap()),
+        reply_to: None,
         kind: MessageKind::parse(kind).unwrap(),
         body: Body::from_json("{\"text\":\"Größe 😀\",\n\"n\":9007199254740993}"),
     }
 }
 
 fn page(messages: Vec<Message>) -> HistoryPage {
-    HistoryPage { messages, epoch: "aQ".to_owned(), top: Seq(20) }
+    HistoryPage { messages, states: vec![], epoch: "aQ".to_owned(), top: Seq(20) }
 }

@@ -37,7 +37,7 @@ enum Command {
     /// the end every node is asked for the whole history. Exit code 1 says that something is wrong.
     Verify(Verify),
     #[command(flatten)]
-    Scenario(Scenario),
+    Scenario(Box<Scenario>),
     /// Holds a share of the connections of another process of this program
     #[command(hide = true)]
     Worker,
@@ -89,20 +89,23 @@ Examples:
   A night of chat:
     loadtest soak --minutes 480 --max-growth-percent 5 --json > soak.json";
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
         // Each worker is one thread, whose CPU time it watches.
         Command::Worker => load::run_worker().map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => verify(&arguments),
         Command::Scenario(scenario) => run(&scenario),
-    }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("loadtest: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(scenario: &Scenario) -> anyhow::Result<ExitCode> {
     let report = scenario.run().await?;
     let common = scenario.common();
-    eprintln!();
     if let Some(path) = &common.report {
         std::fs::write(path, report::page(&report)).with_context(|| path.display().to_string())?;
     }

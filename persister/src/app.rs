@@ -77,7 +77,7 @@ async fn connect(config: &Config) -> anyhow::Result<Parts> {
             Err(error) if matches!(error.downcast_ref(), Some(StoreError::Rejected(_))) => return Err(error),
             Err(error) => tracing::warn!("cannot start yet: {error:#}"),
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// Counts a failure; returns how long to wait now: between half and the whole of the present step.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let step = WAIT_MIN.saturating_mul(2_u32.saturating_pow(self.failures)).min(WAIT_MAX);
         self.failures = self.failures.saturating_add(1);
         step.mul_f64(rand::random_range(0.5..=1.0)).max(WAIT_MIN)
@@ -34,11 +34,11 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound_and_start_over() {
         let mut backoff = Backoff::default();
-        assert_eq!(backoff.next(), WAIT_MIN);
-        let waits: Vec<Duration> = (0..100).map(|_| backoff.next()).collect();
+        assert_eq!(backoff.pause(), WAIT_MIN);
+        let waits: Vec<Duration> = (0..100).map(|_| backoff.pause()).collect();
         assert!(waits.iter().all(|wait| (WAIT_MIN..=WAIT_MAX).contains(wait)), "{waits:?}");
         assert!(waits[50] >= WAIT_MAX / 2);
         backoff.reset();
-        assert_eq!(backoff.next(), WAIT_MIN);
+        assert_eq!(backoff.pause(), WAIT_MIN);
     }
 }

@@ -129,6 +129,7 @@ mod tests {
             time: n,
             sender: UserId::parse("alice").unwrap(),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json(&b"1"[..]),
         };

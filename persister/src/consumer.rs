@@ -136,7 +136,7 @@ impl Consumer {
             metrics::owned(0);
             self.report(&trouble);
             tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = self.shutdown.cancelled(), if !self.parts.config.drain_on_stop => return false,
             }
         }
@@ -312,16 +312,10 @@ impl Consumer {
     /// is when a kill comes between here and the trim. It goes without its client id, since by that the broker would
     /// recognise it now, and answer with the very seq that is taken.
     async fn publish_again(&self, batch: &Batch, message: &Message) -> Result<(), Trouble> {
-        let Message { id, conversation, seq, sender, kind, body, .. } = message;
+        let Message { id, conversation, seq, .. } = message;
         metrics::collision();
         tracing::error!(%conversation, %seq, %id, "a seq was given twice: publishing the second message again");
-        let payload = Payload {
-            id: *id,
-            sender: sender.clone(),
-            client_id: None,
-            kind: kind.clone(),
-            body: body.clone(),
-        };
+        let payload = Payload { client_id: None, ..Payload::from(message) };
         match self.parts.publisher.publish(conversation, payload, false).await {
             Ok(_) => Ok(()),
             // Waiting for room would be waiting for this very batch.

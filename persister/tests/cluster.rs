@@ -79,6 +79,7 @@ impl Cluster {
                 id: MessageId::derived(&conversation, &sender, &client_id),
                 sender,
                 client_id: Some(client_id),
+                reply_to: None,
                 kind: MessageKind::TEXT,
                 body: Body::from_json(n.to_string()),
             };
@@ -188,6 +189,7 @@ async fn what_can_never_be_stored_is_put_aside_and_the_rest_is_stored() {
             id: MessageId(uuid::Uuid::new_v4()),
             sender: UserId::parse("mallory").unwrap(),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json("0"),
         };

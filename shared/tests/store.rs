@@ -1,9 +1,10 @@
 //! One suite for both stores, and what only one of them can suffer.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod support_store;
+
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use deploy::{PostgresOptions, PostgresServer};
+use deploy::PostgresServer;
 use shared::{
     broker::{EntryId, LogPosition},
     domain::{
@@ -19,47 +20,12 @@ use shared::{
         Seq, UserId,
     },
     store::{
-        Committed, Conversation, ConversationSummary, HistoryRange, MembersChange, Membership, Role, Store,
-        StoreError, Writer, postgres::PostgresStore, sqlite::SqliteStore,
+        Committed, HistoryRange, Store, StoreError, Writer, postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
-use tempfile::TempDir;
 use uuid::Uuid;
 
-/// Where the suite gets its stores from: one name, one database.
-enum Bed {
-    Sqlite(TempDir),
-    Postgres(Box<PostgresServer>),
-}
-
-impl Bed {
-    async fn postgres() -> Self {
-        // Without fsync: nothing here loses power.
-        let options = PostgresOptions { fsync: false, extra: Vec::new() };
-        Self::Postgres(Box::new(PostgresServer::start(options).await.unwrap()))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        let Self::Sqlite(dir) = self else { panic!("only SQLite has files") };
-        dir.path().join(name)
-    }
-
-    /// A new database.
-    async fn make(&self, name: &str) -> Arc<dyn Store> {
-        if let Self::Postgres(server) = self {
-            server.create_database(name).await.unwrap();
-        }
-        self.open(name).await
-    }
-
-    /// A database that exists.
-    async fn open(&self, name: &str) -> Arc<dyn Store> {
-        match self {
-            Self::Sqlite(_) => Arc::new(SqliteStore::open(&self.path(name)).unwrap()),
-            Self::Postgres(server) => Arc::new(PostgresStore::connect(&server.url(name)).await.unwrap()),
-        }
-    }
-}
+use support_store::Bed;
 
 async fn suite(bed: &Bed) {
     installation_and_partitions_are_fixed_once(bed).await;
@@ -75,9 +41,6 @@ async fn suite(bed: &Bed) {
     partitions_have_one_owner(bed).await;
     history_in_both_directions(bed).await;
     bodies_are_carried_byte_for_byte(bed).await;
-    members_and_conversations(bed).await;
-    members_come_and_go(bed).await;
-    conversations_are_listed_page_by_page(bed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,6 +73,7 @@ fn message(name: &str, seq: u64, prev: u64) -> Message {
         time: 1_700_000_000_000 + seq % 1000,
         sender,
         client_id: Some(client_id),
+        reply_to: None,
         kind: MessageKind::TEXT,
         body: Body::from_json(format!("\"{name}\"")),
     }
@@ -418,44 +382,6 @@ async fn bodies_are_carried_byte_for_byte(bed: &Bed) {
     }
 }
 
-async fn members_and_conversations(bed: &Bed) {
-    let store = bed.make("members").await;
-    let conversation = Conversation {
-        id: room("team"),
-        kind: "group".to_owned(),
-        name: Some("The Team ✓".to_owned()),
-        members: vec![(user("ann"), Role::Owner), (user("bob"), Role::Member)],
-        created_ms: 1_700_000_000_000,
-    };
-    let nobody = Membership { version: 0, role: None };
-    assert_eq!(store.membership(&conversation.id, &user("ann")).await.unwrap(), nobody);
-    assert!(store.create_conversation(&conversation).await.unwrap());
-    for (name, role) in [("ann", Some(Role::Owner)), ("bob", Some(Role::Member)), ("eve", None)] {
-        let membership = store.membership(&conversation.id, &user(name)).await.unwrap();
-        assert_eq!(membership, Membership { version: 1, role }, "{name}");
-    }
-    let taken =
-        Conversation { name: None, members: vec![(user("eve"), Role::Owner)], ..conversation.clone() };
-    assert!(!store.create_conversation(&taken).await.unwrap());
-    assert_eq!(store.conversation(&conversation.id).await.unwrap().as_ref(), Some(&conversation));
-    assert_eq!(store.conversation(&room("none")).await.unwrap(), None);
-
-    let empty = Conversation { id: room("empty"), name: None, members: Vec::new(), ..conversation.clone() };
-    assert!(store.create_conversation(&empty).await.unwrap());
-    assert_eq!(store.conversation(&empty.id).await.unwrap().as_ref(), Some(&empty));
-
-    let double = vec![(user("ann"), Role::Owner), (user("ann"), Role::Member)];
-    let bad = [
-        Conversation { id: room("nul"), kind: "a\0b".to_owned(), ..conversation.clone() },
-        Conversation { id: room("double"), members: double, ..conversation.clone() },
-    ];
-    for bad in bad {
-        let error = store.create_conversation(&bad).await.unwrap_err();
-        assert!(matches!(error, StoreError::Rejected(_)), "{error}");
-        assert_eq!(store.conversation(&bad.id).await.unwrap(), None);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_has_one_process_and_one_schema() {
     let bed = Bed::Sqlite(tempfile::tempdir().unwrap());
@@ -585,74 +511,4 @@ async fn a_crash_of_postgres_is_survived() {
     assert_eq!(store.claim_epoch(Partition(0)).await.unwrap().epoch, Epoch(claim.epoch.0 + 1));
     let mut writer = store.writer("b").await.unwrap();
     assert_eq!(writer.commit(&[message("two", 2, 1)], &[]).await.unwrap().inserted, 1);
-}
-
-async fn members_come_and_go(bed: &Bed) {
-    const MAX: usize = 4;
-    let store = bed.make("members_change").await;
-    let id = room("team");
-    let conversation = Conversation {
-        id: id.clone(),
-        kind: "group".to_owned(),
-        name: None,
-        members: vec![(user("ann"), Role::Owner)],
-        created_ms: 1,
-    };
-    assert!(store.create_conversation(&conversation).await.unwrap());
-    let add = async |names: &[&str]| {
-        let users: Vec<UserId> = names.iter().map(|name| user(name)).collect();
-        store.add_members(&id, &users, MAX).await.unwrap()
-    };
-    assert_eq!(add(&["bob", "carol", "bob"]).await, MembersChange::Done(2));
-    assert_eq!(add(&["bob", "ann"]).await, MembersChange::Unneeded);
-    assert_eq!(add(&["dan", "eve"]).await, MembersChange::Full, "all or none");
-    assert_eq!(store.conversation(&id).await.unwrap().unwrap().members.len(), 3);
-    assert_eq!(add(&["ann", "dan"]).await, MembersChange::Done(3));
-    assert_eq!(
-        add(&["ann", "dan"]).await,
-        MembersChange::Unneeded,
-        "a full one needs no room for who is in it"
-    );
-
-    let among = async |names: &[&str]| {
-        let users: Vec<UserId> = names.iter().map(|name| user(name)).collect();
-        let mut found = store.members_among(&id, &users).await.unwrap();
-        found.sort();
-        found.iter().map(|user| user.as_str().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(among(&["bob", "zoe", "ann"]).await, ["ann", "bob"]);
-    assert_eq!(store.remove_member(&id, &user("bob")).await.unwrap(), MembersChange::Done(4));
-    assert_eq!(store.remove_member(&id, &user("bob")).await.unwrap(), MembersChange::Unneeded);
-    assert_eq!(store.remove_member(&room("none"), &user("ann")).await.unwrap(), MembersChange::Unneeded);
-    assert_eq!(among(&["bob", "zoe", "ann"]).await, ["ann"]);
-    let membership = store.membership(&id, &user("bob")).await.unwrap();
-    assert_eq!(membership, Membership { version: 4, role: None });
-    let versions = store.membership_versions(&[room("none"), id.clone()]).await.unwrap();
-    assert_eq!(versions, [(id.clone(), 4)]);
-}
-
-async fn conversations_are_listed_page_by_page(bed: &Bed) {
-    let store = bed.make("members_list").await;
-    let summary = |name: &str| ConversationSummary {
-        id: room(name),
-        kind: "group".to_owned(),
-        name: Some(name.to_uppercase()),
-        role: if name == "b" { Role::Member } else { Role::Owner },
-        created_ms: 5,
-    };
-    for name in ["c", "a", "b", "B"] {
-        let ConversationSummary { id, kind, name, role, created_ms } = summary(name);
-        let members = vec![(user("ann"), role), (user("bob"), Role::Member)];
-        let conversation = Conversation { id, kind, name, members, created_ms };
-        assert!(store.create_conversation(&conversation).await.unwrap());
-    }
-    let page = async |name: &str, after: Option<&str>, limit: u32| {
-        let after = after.map(room);
-        store.conversations_of(&user(name), after.as_ref(), limit).await.unwrap()
-    };
-    assert_eq!(page("ann", None, 10).await, ["B", "a", "b", "c"].map(summary));
-    assert_eq!(page("ann", None, 2).await, ["B", "a"].map(summary));
-    assert_eq!(page("ann", Some("a"), 10).await, ["b", "c"].map(summary));
-    assert_eq!(page("ann", Some("c"), 10).await, []);
-    assert_eq!(page("eve", None, 10).await, []);
 }

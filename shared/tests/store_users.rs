@@ -4,8 +4,8 @@
 mod support_store;
 
 use shared::{
-    domain::{Body, ConversationId, Message, MessageId, MessageKind, Seq, UserId},
-    store::{Conversation, Role},
+    domain::{Body, ConversationId, Message, MessageId, MessageKind, Role, Seq, UserId},
+    store::Conversation,
 };
 use support_store::Bed;
 use uuid::Uuid;
@@ -56,7 +56,7 @@ async fn who_shares_a_conversation(bed: &Bed) {
         id: ConversationId::parse("team").unwrap(),
         kind: "group".to_owned(),
         name: None,
-        members: ["ann", "bob"].map(|name| (user(name), Role::Member)).into(),
+        members: ["ann", "bob"].map(|name| (user(name), Role::MEMBER)).into(),
         created_ms: 1,
     };
     assert!(store.create_conversation(&conversation).await.unwrap());
@@ -71,6 +71,7 @@ async fn who_shares_a_conversation(bed: &Bed) {
         time: 1,
         sender: user("ann"),
         client_id: None,
+        reply_to: None,
         kind: MessageKind::TEXT,
         body: Body::from_json("1"),
     };

@@ -35,20 +35,28 @@ async fn the_stock_client_on_a_standalone_node() {
     run("sdk.mjs", &urls).await.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// Runs a script to its end, shows what it printed, and says which one failed.
-async fn run(script: &str, env: &[(&str, String)]) -> Result<(), String> {
+/// Runs a script of [`SCRIPTS`] to its end.
+pub async fn run(script: &str, env: &[(&str, String)]) -> Result<(), String> {
+    node(Path::new(SCRIPTS), &[script], env).await.map(drop)
+}
+
+/// Runs Node with `arguments`, of which the first is a script in `dir`, to its end, shows what it printed, and returns what it
+/// printed to its standard output, or says which script failed.
+pub async fn node(dir: &Path, arguments: &[&str], env: &[(&str, String)]) -> Result<String, String> {
+    let script = arguments.join(" ");
     assert!(
-        Path::new(SCRIPTS).join("node_modules/.package-lock.json").is_file(),
-        "the client SDKs are not installed: run `make test`, or `npm ci` in gateway/tests/clients"
+        dir.join("node_modules/.package-lock.json").is_file(),
+        "the npm packages are not installed: run `make test`, or `npm ci` in {}",
+        dir.display()
     );
     let mut command = Command::new("node");
-    command.arg(script).current_dir(SCRIPTS).env("TOKEN_SECRET", SECRET).stdin(Stdio::null());
+    command.args(arguments).current_dir(dir).env("TOKEN_SECRET", SECRET).stdin(Stdio::null());
     command.envs(env.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
     let output = match tokio::time::timeout(SCRIPT_TIMEOUT, command.output()).await {
         Ok(output) => output.expect("node runs: `make test` installs it"),
         Err(_) => return Err(format!("{script} does not end")),
     };
-    let text = [output.stdout, output.stderr].concat();
-    eprintln!("--- {script}\n{}", String::from_utf8_lossy(&text));
-    if output.status.success() { Ok(()) } else { Err(format!("{script} failed, see its output above")) }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    eprintln!("--- {script}\n{text}{}", String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(text) } else { Err(format!("{script} failed, see its output above")) }
 }

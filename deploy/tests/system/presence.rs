@@ -133,6 +133,26 @@ async fn who_types_and_calls_is_heard_on_the_other_node() {
     event(&mut to_bob, CHAT, |data| *data == json!({ "user": "alice", "typing": false })).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_raises_the_count_of_who_follows_nothing() {
+    let stage = stage().await;
+    let (alice, _to_alice) = connect(&stage.gateway_url(0), "alice").await.unwrap();
+    let (_phone, mut to_phone) = connect(&stage.gateway_url(0), "bob").await.unwrap();
+    let (desk, mut to_desk) = connect(&stage.gateway_url(1), "bob").await.unwrap();
+    let mut last = 0;
+    for n in 1..=3 {
+        last = alice.send(CHAT, &format!("m-{n}"), "1", false).await.unwrap().seq;
+    }
+    let count = |unread: u64| json!({ "conversation": CHAT, "unread": unread, "seq": last });
+    for pushes in [&mut to_phone, &mut to_desk] {
+        event(pushes, "user:bob", |data| *data == count(3)).await;
+    }
+    let _: Value = desk.rpc("mark_read", &json!({ "conversation": CHAT, "seq": last })).await.unwrap();
+    for pushes in [&mut to_phone, &mut to_desk] {
+        event(pushes, "user:bob", |data| *data == count(0)).await;
+    }
+}
+
 async fn flush(stage: &Stage) {
     let client = redis::Client::open(stage.redis_url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

@@ -162,7 +162,12 @@ fn report([half, most, all]: [Duration; 3], calm: &[Duration], storm: &[Duration
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_clients_of_a_dead_node_come_back_at_once() {
-    let mut stage = Stage::start(|_| {}).await;
+    let mut stage = Stage::start(|options| {
+        // All of them come from one address, and more than them are here.
+        let name = "STARLING_CONNECTIONS_PER_ADDRESS_MAX".to_owned();
+        options.gateway_env.push((name, (2 * clients()).to_string()));
+    })
+    .await;
     let (urls, survivor) = (stage.gateway_urls(), stage.gateway_url(1));
     let readers = gather(&urls).await;
     // Who does not look at what is pushed must not hold it up either.

@@ -157,7 +157,7 @@ fn shown_in_history(message: &Message) {
     ];
     for frame in asked {
         let (tag, _) = centrifuge::decode(frame).expect("a good command").remove(0);
-        let page = HistoryPage { messages: vec![message.clone()], epoch: "e".to_owned(), top: message.seq };
+        let page = HistoryPage { messages: vec![message.clone()], states: Vec::new(), epoch: "e".to_owned(), top: message.seq };
         assert!(check_reply(tag, &Reply::History(page)));
     }
 }
@@ -176,6 +176,7 @@ fn message(
         time: 0,
         sender: client().user,
         client_id,
+        reply_to: None,
         kind,
         body,
     }

@@ -1,8 +1,12 @@
-//! Who may be in a conversation. Every operation asks, every time.
+//! Who may do what in a conversation. Every operation asks, every time.
 
 use shared::{
     auth::Identity,
-    domain::{ConversationId, ConversationKind, Refusal, UserId},
+    clock,
+    domain::{
+        ConversationId, ConversationKind, Direct, KIND_DIRECT, Permission, Permissions, Refusal, Role, UserId,
+    },
+    store::{Standing, StoreError},
 };
 
 use super::{Node, users::may_follow};
@@ -16,7 +20,7 @@ pub enum Actor {
     Server,
 }
 
-/// Whether `who` takes part in the conversation: as a member, or because the token says so.
+/// Whether `who` takes part in the conversation, and so may read: as a member, or because the token says so.
 ///
 /// # Errors
 /// [`Refusal::Forbidden`] for a stranger, whether the conversation exists or not; [`Refusal::Unavailable`] when the
@@ -33,15 +37,59 @@ pub async fn authorize(node: &Node, who: &Identity, conversation: &ConversationI
             Ok(of) => may_follow(node, who, &of).await?,
             Err(_) => false,
         },
-        ConversationKind::Direct(pair) => [pair.smaller, pair.larger].contains(&user.as_str()),
-        ConversationKind::Stored => {
-            let role = node.memberships.role(&*node.store, conversation, user).await;
-            role.map_err(|error| {
-                tracing::warn!(%error, "membership cannot be read");
-                Refusal::Unavailable
-            })?
-            .is_some()
-        }
+        ConversationKind::Direct(pair) => is_one_of(pair, who),
+        ConversationKind::Stored => standing(node, who, conversation).await?.is_some(),
     };
     if is_member { Ok(()) } else { Err(Refusal::Forbidden) }
+}
+
+/// Whether `who` may do this in the conversation. A token that names the conversation allows to send, and to read.
+/// Returns all that the user's role allows there, which is nothing for who is there by the token alone.
+///
+/// # Errors
+/// As [`authorize`]; also [`Refusal::Forbidden`] for a member whose role does not allow it, and [`Refusal::Muted`] for one
+/// who may only read for now.
+pub async fn authorize_to(
+    node: &Node,
+    who: &Identity,
+    conversation: &ConversationId,
+    permission: Permission,
+) -> Result<Permissions, Refusal> {
+    if permission == Permission::Send && who.grants.allow(conversation) {
+        return Ok(Permissions::NONE);
+    }
+    let permissions = match conversation.kind() {
+        ConversationKind::Personal(owner) if owner == who.user.as_str() => {
+            Permissions::of(&[Permission::Send, Permission::Signal])
+        }
+        ConversationKind::Direct(pair) if is_one_of(pair, who) => {
+            node.kinds.get(KIND_DIRECT).permissions(&Role::MEMBER)
+        }
+        ConversationKind::Stored => {
+            let standing = standing(node, who, conversation).await?.ok_or(Refusal::Forbidden)?;
+            if standing.muted_until_ms.is_some_and(|until| clock::now_ms() < until) {
+                return Err(Refusal::Muted);
+            }
+            node.kinds.get(&standing.kind).permissions(&standing.role)
+        }
+        // Rooms of roles and of presence are read alone.
+        _ => Permissions::NONE,
+    };
+    if permissions.contains(permission) { Ok(permissions) } else { Err(Refusal::Forbidden) }
+}
+
+fn is_one_of(pair: Direct<'_>, who: &Identity) -> bool {
+    [pair.smaller, pair.larger].contains(&who.user.as_str())
+}
+
+async fn standing(
+    node: &Node,
+    who: &Identity,
+    conversation: &ConversationId,
+) -> Result<Option<Standing>, Refusal> {
+    let standing = node.memberships.standing(&*node.store, conversation, &who.user).await;
+    standing.map_err(|error: StoreError| {
+        tracing::warn!(%error, "membership cannot be read");
+        Refusal::Unavailable
+    })
 }

@@ -1,8 +1,13 @@
 //! Reads a conversation back: the hot tail, and the store below it.
 
+use std::collections::HashMap;
+
 use shared::{
     auth::Identity,
-    domain::{ConversationId, Direction, HistoryPage, HistoryQuery, Message, Refusal, Seq},
+    domain::{
+        Body, ConversationId, Direction, HistoryPage, HistoryQuery, Message, MessageKind, MessageState,
+        Refusal, Seq,
+    },
     store::HistoryRange,
 };
 
@@ -41,7 +46,34 @@ pub async fn read_history(node: &Node, query: &HistoryQuery) -> Result<HistoryPa
         }
         (_, Direction::Backward) => backward(node, &query.conversation, since, limit).await?,
     };
-    Ok(HistoryPage { messages, epoch: node.installation.clone(), top })
+    let (messages, states) = as_they_stand(node, &query.conversation, messages).await?;
+    Ok(HistoryPage { messages, states, epoch: node.installation.clone(), top })
+}
+
+/// Messages as they stand in the store: with what they say now, and what became of them. The hot tail has them as they
+/// were sent.
+async fn as_they_stand(
+    node: &Node,
+    conversation: &ConversationId,
+    mut messages: Vec<Message>,
+) -> Result<(Vec<Message>, Vec<MessageState>), Refusal> {
+    let seqs: Vec<Seq> = messages
+        .iter()
+        .filter(|message| message.kind != MessageKind::VOID)
+        .map(|message| message.seq)
+        .collect();
+    if seqs.is_empty() {
+        return Ok((messages, Vec::new()));
+    }
+    let mut states = node.store.states(conversation, &seqs).await.map_err(|error| unavailable(&error))?;
+    let bodies: HashMap<Seq, Body> =
+        states.iter_mut().filter_map(|state| Some((state.seq, state.body.take()?))).collect();
+    for message in &mut messages {
+        if let Some(body) = bodies.get(&message.seq) {
+            message.body = body.clone();
+        }
+    }
+    Ok((messages, states))
 }
 
 async fn forward(

@@ -1,4 +1,4 @@
-//! Who is in a conversation: reads it, changes it, and sends those away who are no members any more.
+//! Who is in a conversation as this node has it: tells of changes, and sends those away who are no members any more.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,149 +7,17 @@ use std::{
 
 use shared::{
     broker::Audience,
-    domain::{ConversationId, ConversationKind, Refusal, UserId},
-    store::{Conversation, ConversationSummary, MembersChange, Role, StoreError},
+    domain::{ConversationId, ConversationKind, UserId},
+    store::StoreError,
 };
 
-use super::{Actor, ConversationNews, MembersChanged, Node, authorize, converse::MEMBERS_MAX, tell};
+use super::{MembersChanged, Node};
 use crate::announcement::Announcement;
 
-/// Most conversations in one page of a list.
-pub const LIST_CONVERSATIONS_MAX: u32 = 200;
 /// How often the members who are here are compared with the store, in case an announcement was lost.
 const CHECK: Duration = Duration::from_secs(3);
 /// Most conversations that one question to the store is about.
 const VERSIONS_MAX: usize = 512;
-
-/// Lists the members of a conversation.
-///
-/// # Errors
-/// [`Refusal::Forbidden`] for a stranger, [`Refusal::NotFound`] for the server when there is no such conversation,
-/// [`Refusal::Unavailable`] when the store does not answer.
-pub async fn members(
-    node: &Node,
-    actor: &Actor,
-    id: &ConversationId,
-) -> Result<Vec<(UserId, Role)>, Refusal> {
-    let named = match id.kind() {
-        ConversationKind::Stored => return Ok(find(node, actor, id).await?.members),
-        ConversationKind::Personal(owner) => vec![owner],
-        ConversationKind::Role(_) | ConversationKind::Presence(_) => Vec::new(),
-        ConversationKind::Direct(pair) => vec![pair.smaller, pair.larger],
-    };
-    if let Actor::User(who) = actor {
-        authorize(node, who, id).await?;
-    }
-    let parsed = named.into_iter().map(|name| Ok((UserId::parse(name)?, Role::Member)));
-    parsed.collect::<Result<_, shared::domain::IdError>>().map_err(|_| Refusal::NotFound)
-}
-
-/// Makes users members of a group, all or none. Those who are members already stay as they are.
-///
-/// # Errors
-/// As [`members`]; also [`Refusal::Forbidden`] for a member who is not the owner, [`Refusal::Invalid`] when it is no
-/// group, [`Refusal::LimitExceeded`] when it would have too many members.
-pub async fn add_members(
-    node: &Node,
-    actor: &Actor,
-    id: &ConversationId,
-    users: &[UserId],
-) -> Result<(), Refusal> {
-    let group = find_group(node, actor, id).await?;
-    if !may_manage(actor, &group) {
-        return Err(Refusal::Forbidden);
-    }
-    let change = node.store.add_members(id, users, MEMBERS_MAX).await;
-    if finish(node, id, change).await? {
-        tell(node, users, &ConversationNews::new("added", id, actor)).await;
-    }
-    Ok(())
-}
-
-/// Ends a membership of a group, everywhere within seconds. Members may leave; the owner may remove others.
-///
-/// # Errors
-/// As [`add_members`].
-pub async fn remove_member(
-    node: &Node,
-    actor: &Actor,
-    id: &ConversationId,
-    user: &UserId,
-) -> Result<(), Refusal> {
-    let group = find_group(node, actor, id).await?;
-    let leaves = matches!(actor, Actor::User(who) if who.user == *user);
-    if !leaves && !may_manage(actor, &group) {
-        return Err(Refusal::Forbidden);
-    }
-    let change = node.store.remove_member(id, user).await;
-    if finish(node, id, change).await? {
-        tell(node, [user], &ConversationNews::new("removed", id, actor)).await;
-    }
-    Ok(())
-}
-
-/// Lists the conversations that a user was made a member of, by id, above `after`. Direct conversations that nobody has
-/// made are not in it: they need no row.
-///
-/// # Errors
-/// [`Refusal::Unavailable`] when the store does not answer.
-pub async fn conversations_of(
-    node: &Node,
-    user: &UserId,
-    after: Option<&ConversationId>,
-    limit: u32,
-) -> Result<Vec<ConversationSummary>, Refusal> {
-    let limit = limit.min(LIST_CONVERSATIONS_MAX);
-    node.store.conversations_of(user, after, limit).await.map_err(|error| unavailable(&error))
-}
-
-fn may_manage(actor: &Actor, group: &Conversation) -> bool {
-    match actor {
-        Actor::Server => true,
-        Actor::User(who) => {
-            group.members.iter().any(|(user, role)| *user == who.user && *role == Role::Owner)
-        }
-    }
-}
-
-/// The conversation, if it has a row and `actor` may know.
-async fn find(node: &Node, actor: &Actor, id: &ConversationId) -> Result<Conversation, Refusal> {
-    let found = node.store.conversation(id).await.map_err(|error| unavailable(&error))?;
-    match (actor, found) {
-        (Actor::Server, found) => found.ok_or(Refusal::NotFound),
-        (Actor::User(who), Some(found)) if found.members.iter().any(|(user, _)| *user == who.user) => {
-            Ok(found)
-        }
-        (Actor::User(_), _) => Err(Refusal::Forbidden),
-    }
-}
-
-async fn find_group(node: &Node, actor: &Actor, id: &ConversationId) -> Result<Conversation, Refusal> {
-    if id.kind() != ConversationKind::Stored {
-        if let Actor::User(who) = actor {
-            authorize(node, who, id).await?;
-        }
-        return Err(Refusal::Invalid);
-    }
-    let found = find(node, actor, id).await?;
-    if found.kind == "direct" { Err(Refusal::Invalid) } else { Ok(found) }
-}
-
-/// Whether anything has changed.
-async fn finish(
-    node: &Node,
-    id: &ConversationId,
-    change: Result<MembersChange, StoreError>,
-) -> Result<bool, Refusal> {
-    match change.map_err(|error| unavailable(&error))? {
-        MembersChange::Done(version) => {
-            announce(node, MembersChanged { conversation: id.clone(), version }).await;
-            Ok(true)
-        }
-        MembersChange::Unneeded => Ok(false),
-        MembersChange::Full => Err(Refusal::LimitExceeded),
-    }
-}
 
 /// Makes a change known, here and everywhere.
 pub(super) async fn announce(node: &Node, change: MembersChanged) {
@@ -225,9 +93,4 @@ async fn compare(
         }
     }
     Ok(())
-}
-
-fn unavailable(error: &StoreError) -> Refusal {
-    tracing::warn!(%error, "members cannot be read or changed");
-    Refusal::Unavailable
 }

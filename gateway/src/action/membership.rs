@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use shared::{
     domain::{ConversationId, UserId},
-    store::{Membership, Role, Store, StoreError},
+    store::{Membership, Standing, Store, StoreError},
 };
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ pub struct MembersChanged {
 
 #[derive(Default)]
 struct Cache {
-    roles: HashMap<(ConversationId, UserId), (Option<Role>, Instant)>,
+    standings: HashMap<(ConversationId, UserId), (Option<Standing>, Instant)>,
     /// Versions below which an answer that is still on its way must not be kept.
     floors: HashMap<ConversationId, (u64, Instant)>,
 }
@@ -38,26 +38,26 @@ pub struct MembershipCache {
 }
 
 impl MembershipCache {
-    /// The role of `user` in a conversation that has a row.
+    /// What `user` is in a conversation that has a row; `None` for a stranger.
     ///
     /// # Errors
     /// When the store has to be asked and does not answer.
-    pub async fn role(
+    pub async fn standing(
         &self,
         store: &dyn Store,
         conversation: &ConversationId,
         user: &UserId,
-    ) -> Result<Option<Role>, StoreError> {
+    ) -> Result<Option<Standing>, StoreError> {
         let key = (conversation.clone(), user.clone());
-        if let Some((role, since)) = self.cache.lock().roles.get(&key)
+        if let Some((standing, since)) = self.cache.lock().standings.get(&key)
             && since.elapsed() < BELIEF
         {
-            return Ok(*role);
+            return Ok(standing.clone());
         }
         let asked = Instant::now();
         let membership = store.membership(conversation, user).await?;
         self.believe(key, &membership, asked);
-        Ok(membership.role)
+        Ok(membership.standing)
     }
 
     /// Keeps an answer, unless a change was announced since that it does not know of.
@@ -65,14 +65,14 @@ impl MembershipCache {
         let mut cache = self.cache.lock();
         if cache.floors.get(&key.0).is_none_or(|(floor, _)| answer.version >= *floor) {
             cache.make_room();
-            cache.roles.insert(key, (answer.role, asked));
+            cache.standings.insert(key, (answer.standing.clone(), asked));
         }
     }
 
     /// Forgets what was believed before a change.
     pub fn changed(&self, change: &MembersChanged) {
         let mut cache = self.cache.lock();
-        cache.roles.retain(|(conversation, _), _| *conversation != change.conversation);
+        cache.standings.retain(|(conversation, _), _| *conversation != change.conversation);
         cache.make_room();
         // Announcements may overtake each other.
         let (floor, since) = cache.floors.entry(change.conversation.clone()).or_insert((0, Instant::now()));
@@ -87,20 +87,23 @@ impl MembershipCache {
 
 impl Cache {
     fn make_room(&mut self) {
-        if self.roles.len() + self.floors.len() < ANSWERS_MAX {
+        if self.standings.len() + self.floors.len() < ANSWERS_MAX {
             return;
         }
-        self.roles.retain(|_, (_, since)| since.elapsed() < BELIEF);
+        self.standings.retain(|_, (_, since)| since.elapsed() < BELIEF);
         self.floors.retain(|_, (_, since)| since.elapsed() < BELIEF);
-        if self.roles.len() >= ANSWERS_MAX / 2 {
-            self.roles.clear();
+        if self.standings.len() >= ANSWERS_MAX / 2 {
+            self.standings.clear();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use shared::store::{Conversation, sqlite::SqliteStore};
+    use shared::{
+        domain::Role,
+        store::{Conversation, Conversations, sqlite::SqliteStore},
+    };
 
     use super::*;
     use crate::tests::{conversation, who};
@@ -122,7 +125,8 @@ mod tests {
         }
 
         async fn role(&self) -> Option<Role> {
-            self.cache.role(&self.store, &self.id, &self.owner).await.unwrap()
+            let standing = self.cache.standing(&self.store, &self.id, &self.owner).await.unwrap();
+            standing.map(|standing| standing.role)
         }
 
         async fn create(&self) {
@@ -130,7 +134,7 @@ mod tests {
                 id: self.id.clone(),
                 kind: "group".to_owned(),
                 name: None,
-                members: vec![(self.owner.clone(), Role::Owner)],
+                members: vec![(self.owner.clone(), Role::OWNER)],
                 created_ms: 1,
             };
             assert!(self.store.create_conversation(&conversation).await.unwrap());
@@ -148,7 +152,7 @@ mod tests {
         rig.create().await;
         assert_eq!(rig.role().await, None, "it was asked a moment ago");
         rig.change(1);
-        assert_eq!(rig.role().await, Some(Role::Owner));
+        assert_eq!(rig.role().await, Some(Role::OWNER));
     }
 
     #[tokio::test]
@@ -157,7 +161,7 @@ mod tests {
         assert_eq!(rig.role().await, None);
         rig.create().await;
         rig.cache.clear();
-        assert_eq!(rig.role().await, Some(Role::Owner));
+        assert_eq!(rig.role().await, Some(Role::OWNER));
     }
 
     #[tokio::test]
@@ -170,6 +174,6 @@ mod tests {
         rig.change(0);
         rig.cache.believe((rig.id.clone(), rig.owner.clone()), &answer, asked);
         rig.create().await;
-        assert_eq!(rig.role().await, Some(Role::Owner));
+        assert_eq!(rig.role().await, Some(Role::OWNER));
     }
 }

@@ -5,12 +5,15 @@
 
 mod authenticate;
 mod authorize;
+mod change;
 mod converse;
 mod history;
+mod manage;
 mod members;
 mod membership;
 mod personal;
 mod presence;
+mod receipts;
 mod revoke;
 mod send;
 mod signal;
@@ -21,21 +24,27 @@ mod users;
 use std::sync::Arc;
 
 use shared::{
-    auth::TokenVerifier, broker::Broker, domain::NodeId, presence::Presence, publisher::Publisher,
+    auth::TokenVerifier,
+    broker::Broker,
+    domain::{Kinds, NodeId},
+    presence::Presence,
+    publisher::Publisher,
     store::Store,
 };
 
 pub use authenticate::{Denial, authenticate};
-pub use authorize::{Actor, authorize};
-pub use converse::{MEMBERS_MAX, NAME_BYTES_MAX, NewConversation, NewKind, create_conversation};
-pub use history::{HISTORY_MESSAGES_MAX, history, read_history};
-pub use members::{
-    LIST_CONVERSATIONS_MAX, add_members, conversations_of, members, members_changed, remove_member,
-    watch_members,
+pub use authorize::{Actor, authorize, authorize_to};
+pub use change::change;
+pub use converse::{
+    LIST_CONVERSATIONS_MAX, MEMBERS_MAX, NAME_BYTES_MAX, conversation, conversations, create_conversation,
 };
+pub use history::{HISTORY_MESSAGES_MAX, history, read_history};
+pub use manage::{manage, members};
+pub use members::{members_changed, watch_members};
 pub use membership::{MembersChanged, MembershipCache};
 pub use personal::{ConversationNews, tell, tell_role};
 pub use presence::{presence, presence_stats};
+pub use receipts::{mark, receipts};
 pub use revoke::{Revoke, revoke};
 pub use send::{Acknowledgement, publish, send};
 pub use signal::signal;
@@ -45,7 +54,7 @@ pub use users::{PRESENCE_USERS_MAX, SendAway, connections, disconnect, send_away
 
 use crate::{
     ephemeral::Ephemeral, feed::Feed, limits::Limiter, metrics::Metrics, online::OnlineUsers,
-    pending::Pending, revocation::Revocable, roster::Roster, typing::Typists,
+    pending::Pending, revocation::Revocable, roster::Roster, typing::Typists, unread::UnreadCounts,
 };
 
 /// Which commit a publish waits for.
@@ -102,10 +111,14 @@ pub struct Node {
     pub pending: Arc<Pending>,
     /// This node's part of the presence.
     pub roster: Arc<Roster>,
+    /// What each kind of conversation is like.
+    pub kinds: Arc<Kinds>,
     /// This node's connections, and who is online.
     pub online: Arc<OnlineUsers>,
     /// Who types on this node.
     pub typists: Arc<Typists>,
+    /// Whose unread counts are to be told.
+    pub unread: Arc<UnreadCounts>,
     /// The way out for what is kept nowhere.
     pub ephemeral: Arc<Ephemeral>,
     /// Who may be where, for a while.

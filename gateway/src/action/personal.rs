@@ -5,12 +5,10 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use shared::domain::{Body, ConversationId, MessageKind, RoleName, Send, UserId};
 
-use super::{Actor, Node, publish};
+use super::{Actor, Node, send::record};
 
 /// How many users are told at once.
 const TELLS_AT_ONCE: usize = 16;
-/// The kind of these messages.
-const KIND: &str = "conversation";
 
 /// What has become of a conversation, for those whom it concerns.
 #[derive(Debug, Clone, Serialize)]
@@ -57,11 +55,11 @@ pub async fn tell_role(node: &Node, role: &RoleName, news: &ConversationNews<'_>
 
 async fn tell_rooms(node: &Node, rooms: Vec<ConversationId>, news: &ConversationNews<'_>) {
     let body: Bytes = serde_json::to_vec(news).expect("news are plain data").into();
-    let kind = MessageKind::parse(KIND).expect("it is a kind");
     let tell = async |conversation: ConversationId| {
         let body = Body::from_json(body.clone());
-        let send = Send { conversation, client_id: None, kind: kind.clone(), body, retry: false };
-        if let Err(refusal) = publish(node, send).await {
+        let kind = MessageKind::CONVERSATION;
+        let send = Send { conversation, client_id: None, reply_to: None, kind, body, retry: false };
+        if let Err(refusal) = record(node, send).await {
             tracing::warn!(%refusal, "a user could not be told of a conversation");
         }
     };

@@ -4,14 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     auth::Identity,
-    domain::{ConversationKind, Message, MessageId, MessageKind, Partition, Refusal, Send, Sent, UserId},
+    domain::{
+        ConversationKind, Message, MessageId, MessageKind, Partition, Permission, Refusal, Send, Sent, UserId,
+    },
     publisher::PublishError,
     record::Payload,
 };
 use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
-use super::{AckMode, Node, authorize};
+use super::{AckMode, Node, authorize_to};
 use crate::{
     hub::Client,
     limits::{self, Limit},
@@ -57,9 +59,10 @@ pub async fn send(
     send: Send,
 ) -> Result<Acknowledgement, Refusal> {
     node.limiter.publish_by(&who.user).await?;
-    authorize(node, who, &send.conversation).await?;
-    if matches!(send.conversation.kind(), ConversationKind::Role(_) | ConversationKind::Presence(_)) {
-        return Err(Refusal::Forbidden);
+    let permissions = authorize_to(node, who, &send.conversation, Permission::Send).await?;
+    let is_of_the_house = send.kind == MessageKind::SYSTEM && !permissions.contains(Permission::DeleteAny);
+    if send.kind.is_reserved() || send.kind == MessageKind::NOTIFICATION || is_of_the_house {
+        return Err(Refusal::Invalid);
     }
     accept(node, &who.user, client, send).await
 }
@@ -70,10 +73,26 @@ pub async fn send(
 /// # Errors
 /// As [`send`].
 pub async fn publish(node: &Node, send: Send) -> Result<Acknowledgement, Refusal> {
+    if send.kind.is_reserved() {
+        return Err(Refusal::Invalid);
+    }
     accept(node, &UserId::server(), None, send).await
 }
 
-async fn accept(
+/// Publishes what only Starling itself makes, as the application's server, and waits for the log alone.
+pub(super) async fn record(node: &Node, send: Send) -> Result<Sent, Refusal> {
+    record_by(node, &UserId::server(), send).await
+}
+
+/// The same in the name of a user, who was found to be allowed what it is about.
+pub(super) async fn record_by(node: &Node, user: &UserId, send: Send) -> Result<Sent, Refusal> {
+    match accept(node, user, None, send).await? {
+        Acknowledgement::Now(sent) | Acknowledgement::Once(sent, _) => Ok(sent),
+    }
+}
+
+/// Hands a message in, of a user who may, or of the application's server.
+pub(super) async fn accept(
     node: &Node,
     user: &UserId,
     client: Option<&Arc<Client>>,
@@ -83,18 +102,15 @@ async fn accept(
         limits::refused(Limit::BodyBytes);
         return Err(Refusal::TooLarge);
     }
-    if send.kind == MessageKind::VOID {
-        return Err(Refusal::Invalid);
-    }
     node.limiter.publish_to(&send.conversation).await?;
     let id = match &send.client_id {
         Some(client_id) => MessageId::derived(&send.conversation, user, client_id),
         None => MessageId(Uuid::now_v7()),
     };
-    let payload =
-        Payload { id, sender: user.clone(), client_id: send.client_id, kind: send.kind, body: send.body };
+    let Send { conversation, client_id, reply_to, kind, body, retry } = send;
+    let payload = Payload { id, sender: user.clone(), client_id, reply_to, kind, body };
     let began = Instant::now();
-    let published = node.publisher.publish(&send.conversation, payload.clone(), send.retry).await;
+    let published = node.publisher.publish(&conversation, payload.clone(), retry).await;
     let accepted = published.map_err(|error| refusal(node, &error))?;
     node.metrics.accept_seconds.record(began.elapsed());
     let sent = Sent { id, seq: accepted.seq, time: accepted.time };
@@ -103,8 +119,12 @@ async fn accept(
     } else {
         node.metrics.publishes.increment(1);
     }
-    let partition = Partition::of(&send.conversation, node.broker.partitions());
-    let message = payload.at(send.conversation, accepted.seq, accepted.prev, accepted.time);
+    let partition = Partition::of(&conversation, node.broker.partitions());
+    let has_members = matches!(conversation.kind(), ConversationKind::Direct(_) | ConversationKind::Stored);
+    if has_members && payload.kind.is_counted() && !accepted.duplicate {
+        node.unread.changed(&conversation, accepted.seq);
+    }
+    let message = payload.at(conversation, accepted.seq, accepted.prev, accepted.time);
     Ok(await_stored(node, partition, accepted.position, message, client, sent))
 }
 

@@ -2,10 +2,10 @@
 
 use shared::{
     auth::Identity,
-    domain::{ConversationId, ConversationKind, Event, Refusal, SendSignal, Signal, UserId},
+    domain::{ConversationId, Event, Permission, Refusal, SendSignal, Signal, UserId},
 };
 
-use super::{Actor, Node, authorize};
+use super::{Actor, Node, authorize, authorize_to};
 use crate::limits::{self, Limit};
 
 /// Tells a signal to everybody in the conversation, or to one of its members alone, in all of the member's devices: at most
@@ -25,7 +25,7 @@ pub async fn signal(node: &Node, actor: &Actor, signal: SendSignal) -> Result<()
         Actor::Server => UserId::server(),
         Actor::User(who) => {
             node.limiter.signal_by(&who.user)?;
-            may_signal(node, who, &conversation).await?;
+            authorize_to(node, who, &conversation, Permission::Signal).await?;
             who.user.clone()
         }
     };
@@ -45,12 +45,4 @@ pub async fn signal(node: &Node, actor: &Actor, signal: SendSignal) -> Result<()
         tracing::debug!(%error, "a signal was not told");
         Refusal::Unavailable
     })
-}
-
-async fn may_signal(node: &Node, who: &Identity, conversation: &ConversationId) -> Result<(), Refusal> {
-    authorize(node, who, conversation).await?;
-    match conversation.kind() {
-        ConversationKind::Role(_) | ConversationKind::Presence(_) => Err(Refusal::Forbidden),
-        _ => Ok(()),
-    }
 }

@@ -2,10 +2,10 @@
 
 use shared::{
     auth::Identity,
-    domain::{ConnectionId, ConversationId, ConversationKind, Refusal},
+    domain::{ConnectionId, ConversationId, Permission, Refusal},
 };
 
-use super::{Node, authorize};
+use super::{Node, authorize_to};
 
 /// Tells the members that `who` types, or has stopped. Who does not say so again within
 /// [`crate::typing::TYPING_SECONDS_MAX`], or leaves by `client`, has stopped.
@@ -20,10 +20,7 @@ pub async fn typing(
     typing: bool,
 ) -> Result<(), Refusal> {
     node.limiter.typing_by(&who.user)?;
-    authorize(node, who, conversation).await?;
-    if matches!(conversation.kind(), ConversationKind::Role(_) | ConversationKind::Presence(_)) {
-        return Err(Refusal::Forbidden);
-    }
+    authorize_to(node, who, conversation, Permission::Send).await?;
     if typing {
         node.typists.start(conversation, &who.user, client).await;
     } else {

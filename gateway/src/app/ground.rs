@@ -40,7 +40,7 @@ impl Ground {
                 Err(error) if is_final(config, &error) => return Err(error),
                 Err(error) => tracing::warn!("cannot start yet: {error:#}"),
             }
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -217,6 +217,7 @@ mod tests {
             id: MessageId(uuid::Uuid::new_v4()),
             sender: UserId::parse("alice").unwrap(),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json("1"),
         };

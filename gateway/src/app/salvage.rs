@@ -93,8 +93,8 @@ async fn look_for_adrift(node: &Node, before: &HashMap<MessageId, Instant>) -> H
 /// Gives a message that was accepted and lost a new place. If it waits in the log after all, the broker remembers it by its
 /// name, and one without a name is stored once.
 async fn publish_again(node: &Node, Adrift { partition, message, .. }: Adrift) {
-    let Message { id, conversation, sender, client_id, kind, body, seq, .. } = message;
-    let payload = Payload { id, sender, client_id, kind, body };
+    let payload = Payload::from(&message);
+    let Message { id, conversation, seq, .. } = message;
     match node.publisher.publish(&conversation, payload, false).await {
         Ok(accepted) => {
             tracing::warn!(%conversation, %seq, again = %accepted.seq, "an accepted message was lost: published again");

@@ -239,6 +239,7 @@ mod tests {
             time: 0,
             sender: alice,
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json("1"),
         };

@@ -45,8 +45,13 @@ impl Caller {
 
     /// For what only users may do.
     pub fn user(self) -> Result<UserId, Problem> {
+        self.identity().map(|who| who.user)
+    }
+
+    /// For what only users may do, as whom they are.
+    pub fn identity(self) -> Result<Identity, Problem> {
         match self {
-            Self::User(who) => Ok(who.user),
+            Self::User(who) => Ok(who),
             Self::Server(_) => Err(Problem::forbidden("this is for users, who have a token")),
         }
     }

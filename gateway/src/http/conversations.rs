@@ -1,15 +1,12 @@
-//! Conversations: make one, list a user's.
+//! Conversations: make one, list a user's, look at one, rename it.
 
 use axum::{
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
-use shared::{
-    domain::{ConversationId, Refusal, UserId},
-    store::ConversationSummary,
-};
+use serde::{Deserialize, Deserializer, Serialize};
+use shared::domain::{ConversationId, ListCursor, Manage, NewConversation, Role, UserId};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -17,11 +14,12 @@ use super::{
     access::Caller,
     extract::{Json, Params, Search, json},
     problem::{Problem, Problems},
-    schema::{ConversationIdText, UserIdText},
+    schema::{conversation_id, user_id},
 };
 use crate::{
-    action::{self, LIST_CONVERSATIONS_MAX, NewConversation, NewKind},
+    action::{self, LIST_CONVERSATIONS_MAX},
     api_key::Scope,
+    view::{ConversationIdText, ConversationView, RoleText, UserIdText},
 };
 
 /// Conversations on a page when the request names no limit.
@@ -31,29 +29,50 @@ const PAGE_CONVERSATIONS_DEFAULT: u32 = 50;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateConversation {
-    kind: Kind,
+    /// `direct` for two users, of which there is one for each pair; `group`, `channel`, or a kind of the deployment's own.
+    kind: String,
     /// What it is called.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// Who is in it beside the user who makes it.
-    #[schema(value_type = Vec<UserIdText>, max_items = 1000)]
-    members: Vec<UserId>,
+    #[schema(max_items = 1000)]
+    members: Vec<NewMember>,
 }
 
-/// `direct` for two users, of which there is one for each pair, or `group`.
-#[derive(Deserialize, ToSchema, Clone, Copy)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    Direct,
-    Group,
+/// A user, or a user and what that one is to be.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+enum NewMember {
+    /// Becomes what the kind says, `member` as a rule.
+    #[schema(value_type = UserIdText)]
+    User(UserId),
+    /// Becomes this.
+    Named(NamedMember),
 }
 
-/// A conversation.
+/// A user, and what that one is to be.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NamedMember {
+    #[schema(value_type = UserIdText)]
+    user: UserId,
+    #[serde(deserialize_with = "role")]
+    #[schema(value_type = RoleText)]
+    role: Role,
+}
+
+/// Reads a role.
+pub fn role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Role::parse(&text).ok_or_else(|| serde::de::Error::custom("this is no role"))
+}
+
+/// A conversation that was made.
 #[derive(Serialize, ToSchema)]
 pub struct Conversation {
     #[schema(value_type = ConversationIdText)]
     id: ConversationId,
-    /// `direct` or `group`.
+    /// `direct`, `group`, `channel`, or a kind of the deployment's own.
     kind: String,
     /// What it is called.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,11 +101,12 @@ pub async fn create(
     Json(wanted): Json<CreateConversation>,
 ) -> Result<Response, Problem> {
     let actor = caller.actor(Scope::Conversations)?;
-    let kind = match wanted.kind {
-        Kind::Direct => NewKind::Direct,
-        Kind::Group => NewKind::Group,
+    let member = |member| match member {
+        NewMember::User(user) => (user, None),
+        NewMember::Named(NamedMember { user, role }) => (user, Some(role)),
     };
-    let wanted = NewConversation { kind, name: wanted.name, members: wanted.members };
+    let members = wanted.members.into_iter().map(member).collect();
+    let wanted = NewConversation { kind: wanted.kind, name: wanted.name, members };
     let (made, is_new) = action::create_conversation(&routes.lines.node, &actor, wanted).await?;
     let answer = Conversation {
         id: made.id,
@@ -103,49 +123,25 @@ pub async fn create(
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     /// The `next` of the page before.
-    #[param(value_type = Option<ConversationIdText>)]
-    after: Option<ConversationId>,
+    after: Option<String>,
     /// How many at most; 50 unless given.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 
-/// One page of a user's conversations, by id.
+/// One page of a user's conversations, newest activity first.
 #[derive(Serialize, ToSchema)]
 pub struct ConversationPage {
-    conversations: Vec<ConversationEntry>,
+    conversations: Vec<ConversationView>,
     /// Show it as `after` to get the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<ConversationIdText>)]
-    next: Option<ConversationId>,
-}
-
-/// A conversation as one of its members sees it in a list.
-#[derive(Serialize, ToSchema)]
-struct ConversationEntry {
-    #[schema(value_type = ConversationIdText)]
-    id: ConversationId,
-    /// `direct` or `group`.
-    kind: String,
-    /// What it is called.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    /// What the user is in it: `owner` or `member`.
-    role: &'static str,
-    /// When it was made, in milliseconds since 1970.
-    created: u64,
-}
-
-impl From<ConversationSummary> for ConversationEntry {
-    fn from(summary: ConversationSummary) -> Self {
-        let ConversationSummary { id, kind, name, role, created_ms } = summary;
-        Self { id, kind, name, role: role.as_str(), created: created_ms }
-    }
+    next: Option<String>,
 }
 
 /// List your conversations.
 ///
-/// Groups, and direct conversations that were made; a direct one needs no making, and is not listed without it.
+/// Newest activity first, each with its last message, how many you have not read, and who else is in it. A direct
+/// conversation is listed once something was said in it.
 #[utoipa::path(
     get, path = "/v1/conversations", operation_id = "list_conversations", tag = "Conversations", params(ListQuery),
     responses((status = 200, description = "A page", body = ConversationPage), Problems),
@@ -173,8 +169,7 @@ pub async fn list_of_user(
     Search(query): Search<ListQuery>,
 ) -> Result<Response, Problem> {
     caller.server(Scope::Users)?;
-    let user = UserId::parse(&user).map_err(|error| Problem::invalid(error.to_string()))?;
-    page(&routes, &user, query).await
+    page(&routes, &user_id(&user)?, query).await
 }
 
 async fn page(routes: &Routes, user: &UserId, query: ListQuery) -> Result<Response, Problem> {
@@ -182,9 +177,58 @@ async fn page(routes: &Routes, user: &UserId, query: ListQuery) -> Result<Respon
     if limit == 0 || limit > LIST_CONVERSATIONS_MAX {
         return Err(Problem::invalid(format!("limit must be 1 to {LIST_CONVERSATIONS_MAX}")));
     }
-    let found = action::conversations_of(&routes.lines.node, user, query.after.as_ref(), limit).await?;
-    let is_full = found.len() == usize::try_from(limit).map_err(|_| Refusal::Invalid)?;
-    let next = found.last().filter(|_| is_full).map(|last| last.id.clone());
-    let conversations = found.into_iter().map(ConversationEntry::from).collect();
-    Ok(json(&ConversationPage { conversations, next }))
+    let cursor =
+        |text: String| ListCursor::parse(&text).ok_or_else(|| Problem::invalid("after is no `next`"));
+    let after = query.after.map(cursor).transpose()?;
+    let (found, next) = action::conversations(&routes.lines.node, user, after.as_ref(), limit).await?;
+    let conversations = found.into_iter().map(ConversationView::try_from).collect::<Result<_, _>>()?;
+    Ok(json(&ConversationPage { conversations, next: next.map(|next| next.to_string()) }))
+}
+
+/// Look at a conversation.
+///
+/// As the list shows it. For members, and API keys with the scope `conversations`.
+#[utoipa::path(
+    get, path = "/v1/conversations/{id}", operation_id = "get_conversation", tag = "Conversations",
+    params(("id" = ConversationIdText, Path, description = "The conversation")),
+    responses((status = 200, description = "The conversation", body = ConversationView), Problems),
+)]
+pub async fn show(
+    State(routes): State<Routes>,
+    caller: Caller,
+    Params(id): Params<String>,
+) -> Result<Response, Problem> {
+    let actor = caller.actor(Scope::Conversations)?;
+    let found = action::conversation(&routes.lines.node, &actor, &conversation_id(&id)?).await?;
+    Ok(json(&ConversationView::try_from(found)?))
+}
+
+/// What it is to be called.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    /// `null` takes the name away.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+}
+
+/// Rename a conversation.
+///
+/// For members who may, and API keys with the scope `conversations`.
+#[utoipa::path(
+    patch, path = "/v1/conversations/{id}", operation_id = "rename_conversation", tag = "Conversations",
+    params(("id" = ConversationIdText, Path, description = "The conversation")),
+    request_body = Rename,
+    responses((status = 204, description = "It is called so"), Problems),
+)]
+pub async fn rename(
+    State(routes): State<Routes>,
+    caller: Caller,
+    Params(id): Params<String>,
+    Json(Rename { name }): Json<Rename>,
+) -> Result<Response, Problem> {
+    let actor = caller.actor(Scope::Conversations)?;
+    action::manage(&routes.lines.node, &actor, &conversation_id(&id)?, Manage::Rename(name)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -14,12 +14,13 @@ use super::{
     access::Caller,
     extract::{IdempotencyKey, Json, Params, Search, json},
     problem::{Problem, Problems},
-    schema::{ClientIdText, ConversationIdText, KindText, MessageView, SentView, conversation_id},
+    schema::conversation_id,
 };
 use crate::{
     action::{self, Acknowledgement, Actor, HISTORY_MESSAGES_MAX, Node},
     api_key::Scope,
     protocol::centrifuge,
+    view::{ClientIdText, ConversationIdText, KindText, MessageView, SentView, message_views},
 };
 
 /// Messages on a page when the request names no limit.
@@ -56,8 +57,9 @@ pub struct MessagePage {
 
 /// Read messages back.
 ///
-/// For members, and API keys with the scope `history`. Messages of kind `void` say nothing; they hold the chain of `prev`
-/// together.
+/// As they stand now: what they say after the last edit, and who has reacted. Edits, deletions and reactions are listed as
+/// entries, too, and messages of kind `void`, which say nothing: the chain of `prev` has no hole. For members, and API keys
+/// with the scope `history`.
 #[utoipa::path(
     get, path = "/v1/conversations/{id}/messages", operation_id = "read_messages", tag = "Messages",
     params(("id" = ConversationIdText, Path, description = "The conversation"), PageQuery),
@@ -82,7 +84,7 @@ pub async fn read(
     };
     let since = since.map(|seq| Position { epoch: String::new(), seq: Seq(seq) });
     let asked = HistoryQuery { conversation, since, limit, direction };
-    let HistoryPage { messages, epoch, top } = match &actor {
+    let HistoryPage { messages, states, epoch, top } = match &actor {
         Actor::User(who) => action::history(&routes.lines.node, who, &asked).await?,
         Actor::Server => action::read_history(&routes.lines.node, &asked).await?,
     };
@@ -91,7 +93,7 @@ pub async fn read(
     Ok(json(&MessagePage {
         older: oldest.filter(|oldest| oldest.prev > Seq(0)).map(|oldest| oldest.seq.0),
         newer: newest.filter(|newest| *newest < top).map(|newest| newest.0),
-        messages: messages.iter().map(MessageView::try_from).collect::<Result<_, _>>()?,
+        messages: message_views(&messages, &states)?,
         epoch,
         top: top.0,
     }))
@@ -107,6 +109,8 @@ pub struct NewMessage {
     /// What it is for; unless given `text`, or `notification` for a user or a role.
     #[schema(value_type = Option<KindText>)]
     pub kind: Option<String>,
+    /// The place of the message that it answers.
+    pub reply_to: Option<u64>,
     /// An earlier try with the same `Idempotency-Key` may have succeeded long ago: the store is asked, too.
     #[serde(default)]
     pub retry: bool,
@@ -122,11 +126,12 @@ impl NewMessage {
         let kind = match &self.kind {
             None => default_kind(&conversation),
             Some(kind) => MessageKind::parse(kind)
-                .filter(|kind| *kind != MessageKind::VOID)
+                .filter(|kind| !kind.is_reserved())
                 .ok_or_else(|| Problem::invalid("kind is not allowed"))?,
         };
         let body = centrifuge::message_body(&self.body)?;
-        Ok(Send { conversation, client_id, kind, body, retry: self.retry })
+        let reply_to = self.reply_to.map(Seq);
+        Ok(Send { conversation, client_id, reply_to, kind, body, retry: self.retry })
     }
 }
 

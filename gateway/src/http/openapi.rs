@@ -17,8 +17,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    BATCH_BYTES_MAX, Routes, conversations, members, messages, problem::ProblemBody, publish, revocations,
-    signals, users,
+    BATCH_BYTES_MAX, Routes, changes, conversations, members, messages, problem::ProblemBody, publish,
+    receipts, revocations, signals, users,
 };
 
 /// The name of the one way to say who asks.
@@ -50,8 +50,17 @@ fn parts() -> (Router<Routes>, Document) {
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX));
     let (router, mut document) = OpenApiRouter::with_openapi(Head::openapi())
         .routes(routes!(conversations::create, conversations::list))
+        .routes(routes!(conversations::show, conversations::rename))
         .routes(routes!(members::list, members::add))
-        .routes(routes!(members::remove))
+        .routes(routes!(members::remove, members::set_role))
+        .routes(routes!(members::leave))
+        .routes(routes!(members::mute, members::unmute))
+        .routes(routes!(members::ban, members::unban))
+        .routes(routes!(changes::edit, changes::delete))
+        .routes(routes!(changes::react, changes::unreact))
+        .routes(routes!(receipts::list))
+        .routes(routes!(receipts::read))
+        .routes(routes!(receipts::delivered))
         .routes(routes!(messages::read, messages::send))
         .routes(routes!(conversations::list_of_user))
         .routes(routes!(publish::to_user))
@@ -97,7 +106,7 @@ mod tests {
         let (_, document) = parts();
         let paths: Vec<&String> = document.paths.paths.keys().collect();
         assert!(paths.iter().all(|path| path.starts_with("/v1/")), "{paths:?}");
-        assert_eq!(paths.len(), 16, "{paths:?}");
+        assert_eq!(paths.len(), 26, "{paths:?}");
     }
 
     #[test]

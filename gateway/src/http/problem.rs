@@ -102,7 +102,7 @@ impl fmt::Display for Problem {
 pub fn status_of(refusal: Refusal) -> StatusCode {
     match refusal {
         Refusal::Unauthorized | Refusal::TokenExpired => StatusCode::UNAUTHORIZED,
-        Refusal::Forbidden => StatusCode::FORBIDDEN,
+        Refusal::Forbidden | Refusal::Muted => StatusCode::FORBIDDEN,
         Refusal::NotFound | Refusal::UnknownMethod => StatusCode::NOT_FOUND,
         Refusal::Invalid | Refusal::UnrecoverablePosition => StatusCode::BAD_REQUEST,
         Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

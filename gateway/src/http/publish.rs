@@ -15,11 +15,11 @@ use super::{
     extract::{IdempotencyKey, Json, Params, json},
     messages::NewMessage,
     problem::{Problem, ProblemBody, Problems},
-    schema::{ClientIdText, ConversationIdText, KindText, RoleText, SentView, UserIdText},
 };
 use crate::{
     action::{self, Acknowledgement, Node},
     api_key::Scope,
+    view::{ClientIdText, ConversationIdText, KindText, RoleNameText, SentView, UserIdText},
 };
 
 /// Most messages of one batch, and most conversations of one broadcast.
@@ -59,7 +59,7 @@ pub async fn to_user(
 #[utoipa::path(
     post, path = "/v1/roles/{role}/messages", operation_id = "publish_to_role", tag = "Server",
     params(
-        ("role" = RoleText, Path, description = "The role"),
+        ("role" = RoleNameText, Path, description = "The role"),
         ("Idempotency-Key" = Option<ClientIdText>, Header, description = "Your own name for the message"),
     ),
     request_body = NewMessage,
@@ -106,6 +106,8 @@ struct BatchItem {
     /// What it is for; `text` unless given.
     #[schema(value_type = Option<KindText>)]
     kind: Option<String>,
+    /// The place of the message that it answers.
+    reply_to: Option<u64>,
     /// An earlier try with the same `client_id` may have succeeded long ago.
     #[serde(default)]
     retry: bool,
@@ -165,7 +167,8 @@ pub async fn batch(
     let targets = messages.iter().map(BatchItem::target).collect::<Result<Vec<_>, _>>()?;
     let mut accepted = Vec::with_capacity(messages.len());
     for (item, target) in messages.into_iter().zip(targets) {
-        let message = NewMessage { body: item.body, kind: item.kind, retry: item.retry };
+        let message =
+            NewMessage { body: item.body, kind: item.kind, reply_to: item.reply_to, retry: item.retry };
         let outcome = match message.to(target.clone(), item.client_id) {
             Ok(send) => action::publish(&routes.lines.node, send).await.map_err(Problem::from),
             Err(problem) => Err(problem),
@@ -214,7 +217,7 @@ pub async fn broadcast(
 ) -> Result<Response, Problem> {
     caller.server(Scope::Publish)?;
     check_count(asked.conversations.len() + asked.users.len())?;
-    let message = NewMessage { body: asked.body, kind: asked.kind, retry: asked.retry };
+    let message = NewMessage { body: asked.body, kind: asked.kind, reply_to: None, retry: asked.retry };
     let targets = asked.conversations.into_iter().chain(asked.users.iter().map(ConversationId::personal));
     let sends =
         targets.map(|target| message.to(target, key.clone())).collect::<Result<Vec<Send>, Problem>>()?;

@@ -14,11 +14,11 @@ use super::{
     access::Caller,
     extract::Json,
     problem::{Problem, Problems},
-    schema::UserIdText,
 };
 use crate::{
     action::{self, Revoke},
     api_key::Scope,
+    view::UserIdText,
 };
 
 /// Which tokens are valid no more: the one of a `jti`, or those of a `user`.

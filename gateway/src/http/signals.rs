@@ -15,12 +15,13 @@ use super::{
     access::Caller,
     extract::{Json, Params},
     problem::{Problem, Problems},
-    schema::{ConversationIdText, SignalNameText, UserIdText, conversation_id},
+    schema::conversation_id,
 };
 use crate::{
     action::{self, Actor},
     api_key::Scope,
     protocol::centrifuge,
+    view::{ConversationIdText, SignalNameText, UserIdText},
 };
 
 /// A signal.

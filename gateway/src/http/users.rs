@@ -15,11 +15,11 @@ use super::{
     access::Caller,
     extract::{Json, Params, json},
     problem::{Problem, Problems},
-    schema::UserIdText,
 };
 use crate::{
     action::{self, PRESENCE_USERS_MAX, SendAway},
     api_key::Scope,
+    view::UserIdText,
 };
 
 /// Whom a question is about.

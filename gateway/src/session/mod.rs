@@ -3,6 +3,8 @@
 //! May use: domain, action, hub, heartbeat. Deliberately absent: protocols (an answer is sealed by a function given from
 //! outside), sockets, the broker and the store.
 
+mod chat;
+
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use shared::{
     auth::{Claims, Identity},
     clock,
     domain::{
-        ClientInfo, Command, Connect, Connected, ConnectionId, ConnectionRecord, ConversationId,
+        ChatCommand, ClientInfo, Command, Connect, Connected, ConnectionId, ConnectionRecord, ConversationId,
         ConversationKind, Disconnect, MessageKind, Position, Refusal, Reply, Send, Sent, Subscribe,
         Subscribed, Token, UserId,
     },
@@ -101,6 +103,11 @@ impl Session {
         self
     }
 
+    /// The client, once it has said who it is.
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_deref()
+    }
+
     /// Whether the client has said who it is.
     pub fn is_authenticated(&self) -> bool {
         self.client.is_some()
@@ -134,10 +141,11 @@ impl Session {
             }
             Command::Publish { conversation, body } => {
                 let kind = MessageKind::TEXT;
-                let send = Send { conversation, client_id: None, kind, body, retry: false };
+                let send = Send { conversation, client_id: None, reply_to: None, kind, body, retry: false };
                 return self.send(&client, send, |_| Reply::Published).await;
             }
             Command::Send(send) => return self.send(&client, send, Reply::Sent).await,
+            Command::Chat(command) => return self.chat(&client, command).await,
             Command::History(query) => action::history(&self.node, who, &query).await.map(Reply::History),
             Command::Presence(conversation) => {
                 action::presence(&self.node, who, &conversation).await.map(Reply::Presence)
@@ -306,7 +314,13 @@ impl Session {
         for conversation in joined {
             if action::authorize(&self.node, who, &conversation).await.is_err() {
                 self.unsubscribe(client, &conversation);
-                client.send((client.dialect.resubscribe)(&conversation), Class::Durable);
+                let resubscribe = (client.dialect.resubscribe)(&conversation);
+                let told = if resubscribe.is_empty() {
+                    (client.dialect.removed)(&conversation)
+                } else {
+                    resubscribe
+                };
+                client.send(told, Class::Durable);
             }
         }
     }
@@ -352,7 +366,21 @@ impl Session {
     }
 
     async fn send(&self, client: &Arc<Client>, send: Send, reply: fn(Sent) -> Reply) -> Outcome {
-        match action::send(&self.node, &client.claims().identity, Some(client), send).await {
+        let accepted = action::send(&self.node, &client.claims().identity, Some(client), send).await;
+        self.acknowledge(accepted, reply)
+    }
+
+    async fn chat(&self, client: &Arc<Client>, command: ChatCommand) -> Outcome {
+        match chat::chat(&self.node, client, command).await {
+            Ok(chat::Done::Reply(reply)) => self.answer(Ok(reply)),
+            Ok(chat::Done::Accepted(accepted)) => self.acknowledge(Ok(accepted), Reply::Sent),
+            Err(refusal) => self.answer(Err(refusal)),
+        }
+    }
+
+    /// Answers when the answer is due.
+    fn acknowledge(&self, accepted: Result<Acknowledgement, Refusal>, reply: fn(Sent) -> Reply) -> Outcome {
+        match accepted {
             Ok(Acknowledgement::Now(sent)) => Outcome::Reply(reply(sent)),
             Ok(Acknowledgement::Once(sent, stored)) => Outcome::Later(Box::pin(async move {
                 match stored.await {

@@ -12,7 +12,10 @@ use gateway::{
     action::{self, AckMode, Limits, MembershipCache, Node},
     announcement::Announcement,
     api_key::{ApiKey, ApiKeys, Scope},
-    connection::{Emulations, Lines},
+    connection::{
+        Emulations, Lines,
+        socketio::{Service, SocketIoSettings},
+    },
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
@@ -27,6 +30,7 @@ use gateway::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 use jsonwebtoken::{EncodingKey, Header};
 use loadtest::client::{Client, Push, Pushes};
@@ -38,7 +42,7 @@ use shared::{
         memory::{Memory, MemoryBroker},
     },
     connections::{Connections, memory::MemoryConnections},
-    domain::{NodeId, UserId},
+    domain::{Kind, Kinds, NodeId, Permission, Permissions, Role, RoleName, UserId},
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
@@ -151,7 +155,9 @@ impl Site {
             )),
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&self.store), Arc::clone(&ephemeral))),
             ephemeral,
+            kinds: Arc::new(kinds()),
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });
@@ -169,10 +175,15 @@ impl Site {
             tracker: tracker.clone(),
             closing: stop.clone(),
         };
+        let frames = FrameLimits::default();
+        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let (serving, running) = (Arc::clone(&socketio), tracker.clone());
+        running.spawn(async move { serving.run().await });
         let routes = Routes {
             lines,
+            socketio,
             emulations,
-            frames: FrameLimits::default(),
+            frames,
             origins: Arc::new(Origins::new(&[FRIEND.to_owned()]).unwrap()),
             keys: Arc::clone(&self.keys),
             hsts_seconds: 60,
@@ -244,6 +255,17 @@ fn inbound(
             }
         }
     }
+}
+
+/// The kinds of the site's conversations: with one that a role is told of.
+fn kinds() -> Kinds {
+    let (client, mut kind) = (Role::parse("client").unwrap(), Kind::default());
+    kind.roles.insert(client.clone(), Permissions::of(&[Permission::Send, Permission::React]));
+    kind.maker_role = client;
+    kind.notify_role = Some(RoleName::parse("moderator").unwrap());
+    let mut kinds = Kinds::default();
+    assert!(kinds.set("dispute", kind));
+    kinds
 }
 
 /// A token of a user.

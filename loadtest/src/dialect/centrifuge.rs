@@ -6,6 +6,8 @@ use super::{Heard, Malformed, Place, Signal};
 use crate::tally::{Note, leading_number};
 
 const PUSH: &[u8] = br#"{"push":{"channel":""#;
+/// Of no channel: notices of what is stored.
+const OTHER_PUSH: &[u8] = br#"{"push":{"#;
 const PUBLICATION: &[u8] = br#","pub":{"data":"#;
 const UNSUBSCRIBE: &[u8] = br#","unsubscribe":"#;
 const OFFSET: &[u8] = br#","offset":"#;
@@ -49,6 +51,8 @@ pub fn listen<'a>(text: &'a [u8], hear: &mut dyn FnMut(Heard<'a>)) -> Result<(),
             push(line, hear)?;
         } else if line.starts_with(REPLY) {
             reply(line, hear)?;
+        } else if line.starts_with(OTHER_PUSH) {
+            hear(Heard::Event);
         } else if line == b"{}" {
             hear(Heard::Ping);
         } else {
@@ -158,6 +162,7 @@ mod tests {
             heard(r#"{"push":{"channel":"c","unsubscribe":{"code":2500}}}"#),
             [r#"Unsubscribed("c")"#]
         );
+        assert_eq!(heard(r#"{"push":{"message":{"data":{"type":"stored"}}}}"#), ["Event"]);
         assert!(listen(b"hello", &mut |_| {}).is_err());
     }
 

@@ -166,7 +166,7 @@ impl Fleet {
         for seats in shares {
             fleet
                 .workers
-                .push(Worker::start(Assignment { seats, connects_per_second, ..all.clone() }).await?);
+                .push(Worker::start(Assignment { connects_per_second, seats, ..all.clone() }).await?);
         }
         Ok(fleet)
     }
@@ -190,7 +190,8 @@ impl Fleet {
                     troubles.join("; ")
                 );
             }
-            (last, _) = (now, series.push(second));
+            series.push(second);
+            last = now;
         }
         Ok(series)
     }
@@ -250,31 +251,32 @@ impl Fleet {
         let mut last = self.moment().await?;
         for _ in 0..warmup {
             let (now, second, _) = self.second(&last).await?;
-            (last, _) = (now, stretch.series.push(second));
+            stretch.series.push(second);
+            last = now;
         }
         stretch.before = last.clone();
         let until = Instant::now() + Duration::from_secs_f64(seconds);
         while Instant::now() < until {
             let (now, second, timings) = self.second(&last).await?;
             stretch.timings.add(&timings);
-            (last, _) = (now, stretch.series.push(second));
+            stretch.series.push(second);
+            last = now;
         }
         stretch.at_end = last.clone();
         stretch.after = last;
         Ok(stretch)
     }
 
-    /// Waits until all that is due has come. The use of the CPU stays what it was before.
+    /// Waits until all that is due has come.
     ///
     /// # Errors
     /// When a worker has ended.
     pub async fn drained(&mut self, mut last: Moment) -> anyhow::Result<Moment> {
         for _ in 0..DRAIN_SECONDS_MAX {
             let (now, ..) = self.second(&last).await?;
-            let is_still = now.counts.publishes == last.counts.publishes
-                && now.counts.delivered == last.counts.delivered;
-            last.counts = now.counts;
-            if is_still && last.counts.lost() + last.counts.unknown() == 0 {
+            let new = now.counts.since(&last.counts);
+            last = now;
+            if new.publishes + new.delivered == 0 && last.counts.lost() + last.counts.unknown() == 0 {
                 break;
             }
         }

@@ -10,8 +10,8 @@ use crate::http;
 pub const OPEN_SECONDS_MAX: u64 = 30;
 /// Longest answer to the request for a WebSocket, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
-/// A WebSocket's key may be anything; the server's answer to it is not looked at.
-const KEY: &str = "c3RhcmxpbmctbG9hZHRlc3Q=";
+/// A WebSocket's key may be any 16 bytes; the server's answer to it is not looked at.
+const KEY: &str = "c3RhcmxpbmctbG9hZHRlcw==";
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]

@@ -156,7 +156,6 @@ async fn drive(bench: Rc<Bench>, seats: Rc<[Rc<Seat>]>, load: Load) {
 
 /// Sends at a rate that nothing slows down, one publisher after the other.
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "microseconds of a run and its messages are far below 2^52"

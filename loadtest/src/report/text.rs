@@ -46,26 +46,7 @@ impl Display for Report {
         if total.signals > 0 {
             writeln!(f, "  signals       {:>10}   sent; {} events came", total.signals, total.events)?;
         }
-        if let Some(why) = &self.limited {
-            writeln!(f, "  DELAYS AND RATES ARE NOT TOLD: {why}")?;
-        }
-        if let Some(rate) = self.deliveries_per_second {
-            writeln!(f, "  deliveries/s  {rate:>10.0}")?;
-        }
-        let delays = [
-            ("delivery ms", self.delivery),
-            ("accepted ms", self.accept),
-            ("resume ms", self.resume),
-            ("sent late ms", self.late),
-        ];
-        if delays.iter().any(|(_, delay)| delay.is_some()) {
-            writeln!(f, "                       p50       p90       p99     p99.9       max")?;
-        }
-        for (name, delay) in delays {
-            if let Some(Percentiles { p50, p90, p99, p999, max, .. }) = delay {
-                writeln!(f, "  {name:<13} {p50:>10.2}{p90:>10.2}{p99:>10.2}{p999:>10.2}{max:>10.2}")?;
-            }
-        }
+        self.delays(f)?;
         self.server(f)?;
         self.steps(f)?;
         for (name, value) in &self.figures {
@@ -88,6 +69,30 @@ impl Display for Report {
 }
 
 impl Report {
+    fn delays(&self, f: &mut Formatter<'_>) -> Result {
+        if let Some(why) = &self.limited {
+            writeln!(f, "  DELAYS AND RATES ARE NOT TOLD: {why}")?;
+        }
+        if let Some(rate) = self.deliveries_per_second {
+            writeln!(f, "  deliveries/s  {rate:>10.0}")?;
+        }
+        let delays = [
+            ("delivery ms", self.delivery),
+            ("accepted ms", self.accept),
+            ("resume ms", self.resume),
+            ("sent late ms", self.late),
+        ];
+        if delays.iter().any(|(_, delay)| delay.is_some()) {
+            writeln!(f, "                       p50       p90       p99     p99.9       max")?;
+        }
+        for (name, delay) in delays {
+            if let Some(Percentiles { p50, p90, p99, p999, max, .. }) = delay {
+                writeln!(f, "  {name:<13} {p50:>10.2}{p90:>10.2}{p99:>10.2}{p999:>10.2}{max:>10.2}")?;
+            }
+        }
+        Ok(())
+    }
+
     fn server(&self, f: &mut Formatter<'_>) -> Result {
         if !self.server.is_empty() {
             writeln!(f, "  server                cores  µs/delivery  µs/publish   RSS MiB  KiB/connection")?;

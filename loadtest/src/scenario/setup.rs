@@ -1,6 +1,6 @@
 //! Who sits where: rooms, users, nodes and addresses.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, io::IsTerminal, time::Duration};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
@@ -148,6 +148,9 @@ pub fn users_of(clients: usize) -> usize {
 }
 
 fn progress(second: &Second) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
     let Second { at, connected, publishes, delivered, delay, cores, .. } = second;
     let cores: f64 = cores.iter().sum();
     eprint!(

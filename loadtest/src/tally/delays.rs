@@ -98,9 +98,9 @@ mod tests {
         let (mut one, mut two, mut all) = (Delays::default(), Delays::default(), Delays::default());
         for us in 1..=10_000 {
             if us % 3 == 0 {
-                one.record(us)
+                one.record(us);
             } else {
-                two.record(us)
+                two.record(us);
             }
             all.record(us);
         }

@@ -2,9 +2,9 @@
 //!
 //! Deliberately absent: systems other than Linux, where a server is known by its metrics alone.
 
-mod metrics;
+mod scrape;
 
-pub use metrics::{SelfReport, scrape};
+pub use scrape::{SelfReport, scrape};
 
 use std::{fs, io};
 

@@ -48,6 +48,7 @@ pub fn payload(name: &str, n: usize) -> Payload {
         id: MessageId::derived(&conversation(name), &sender, &client_id),
         sender,
         client_id: Some(client_id),
+        reply_to: None,
         kind: MessageKind::TEXT,
         body: Body::from_json(n.to_string()),
     }

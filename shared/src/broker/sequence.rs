@@ -240,6 +240,7 @@ mod tests {
             time: 0,
             sender: UserId::parse("alice").unwrap(),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json("{}"),
         };

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use super::{
+    change::MessageState,
+    chat::{ChatCommand, ChatReply},
     connection::ConnectionRecord,
     ephemeral::Online,
     event::ClientInfo,
@@ -39,6 +41,8 @@ pub enum Command {
     Presence(ConversationId),
     /// How many are in the conversation now.
     PresenceStats(ConversationId),
+    /// Anything about conversations, members, or messages that were sent.
+    Chat(ChatCommand),
     /// Types, or has stopped to.
     Typing {
         /// Where.
@@ -106,6 +110,8 @@ pub struct Send {
     pub conversation: ConversationId,
     /// The sender's name for the message, by which a retry is recognised.
     pub client_id: Option<ClientMessageId>,
+    /// The message that it answers.
+    pub reply_to: Option<Seq>,
     /// What it is for.
     pub kind: MessageKind,
     /// What is said.
@@ -185,6 +191,8 @@ pub enum Reply {
     UserPresence(Vec<Online>),
     /// The user's connections.
     Connections(Vec<ConnectionRecord>),
+    /// What was asked about conversations.
+    Chat(ChatReply),
     /// Done; there is nothing more to say.
     Done,
     /// Refused; nothing happened, except where [`super::Refusal::Unavailable`] says that this is unknown.
@@ -240,6 +248,8 @@ pub struct Sent {
 pub struct HistoryPage {
     /// The messages, in the direction asked for.
     pub messages: Vec<Message>,
+    /// What became of those of them that were changed or reacted to, by seq. Bodies are up to date already.
+    pub states: Vec<MessageState>,
     /// Which installation's numbers these are.
     pub epoch: String,
     /// The present end of the conversation.

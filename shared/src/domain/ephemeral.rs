@@ -102,4 +102,5 @@ named! {
     Signal = "signal",
     Occupancy = "occupancy",
     Unread = "unread",
+    Receipt = "receipt",
 }

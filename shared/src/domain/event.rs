@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    chat::Receipt,
     ephemeral::{Occupancy, Online, Signal, Typing, Unread},
     ids::{ConnectionId, ConversationId, UserId},
     message::{Body, Message, Seq},
@@ -29,6 +30,8 @@ pub enum Event {
     Occupancy(Occupancy),
     /// What a user has not read: ephemeral.
     Unread(Unread),
+    /// How far a member has come; the state itself is kept in the store.
+    Receipt(Receipt),
 }
 
 impl Event {

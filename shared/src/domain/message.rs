@@ -45,6 +45,26 @@ impl MessageKind {
     pub const TEXT: Self = Self(std::borrow::Cow::Borrowed("text"));
     /// A number that was given out to a duplicate: it holds the chain together and says nothing.
     pub const VOID: Self = Self(std::borrow::Cow::Borrowed("void"));
+    /// Says what another message says from now on.
+    pub const EDIT: Self = Self(std::borrow::Cow::Borrowed("edit"));
+    /// Takes another message back.
+    pub const DELETE: Self = Self(std::borrow::Cow::Borrowed("delete"));
+    /// Reacts to another message, or takes that back.
+    pub const REACTION: Self = Self(std::borrow::Cow::Borrowed("reaction"));
+    /// Says who has become what in the conversation.
+    pub const MEMBERS: Self = Self(std::borrow::Cow::Borrowed("members"));
+    /// Tells a user, in the personal room, of a conversation.
+    pub const CONVERSATION: Self = Self(std::borrow::Cow::Borrowed("conversation"));
+    /// Tells a user something of the application's.
+    pub const NOTIFICATION: Self = Self(std::borrow::Cow::Borrowed("notification"));
+    /// Says something in the name of the house.
+    pub const SYSTEM: Self = Self(std::borrow::Cow::Borrowed("system"));
+
+    /// Those that only Starling itself makes; who sends one is refused.
+    const RESERVED: [Self; 6] =
+        [Self::VOID, Self::EDIT, Self::DELETE, Self::REACTION, Self::MEMBERS, Self::CONVERSATION];
+    /// Those that no list shows as a conversation's last message, and that nobody has to read.
+    pub const UNCOUNTED: [Self; 5] = [Self::VOID, Self::EDIT, Self::DELETE, Self::REACTION, Self::MEMBERS];
 
     /// Parses a kind: 1 to [`KIND_BYTES_MAX`] of `a-z`, `0-9`, `_`, `-`, `.`.
     pub fn parse(text: &str) -> Option<Self> {
@@ -61,6 +81,21 @@ impl MessageKind {
     /// The kind as text; it needs no escaping in JSON.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether only Starling itself makes such messages.
+    pub fn is_reserved(&self) -> bool {
+        Self::RESERVED.contains(self)
+    }
+
+    /// Whether such a message is one to be read, and not an entry that only changes something.
+    pub fn is_counted(&self) -> bool {
+        !Self::UNCOUNTED.contains(self)
+    }
+
+    /// Whether such a message changes another one.
+    pub fn is_change(&self) -> bool {
+        [Self::EDIT, Self::DELETE, Self::REACTION].contains(self)
     }
 }
 
@@ -109,6 +144,8 @@ pub struct Message {
     pub sender: UserId,
     /// The sender's own name for it.
     pub client_id: Option<ClientMessageId>,
+    /// The message that it answers, or changes.
+    pub reply_to: Option<Seq>,
     /// What it is for.
     pub kind: MessageKind,
     /// What was said.

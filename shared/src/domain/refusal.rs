@@ -12,6 +12,9 @@ pub enum Refusal {
     /// Not a member, or the conversation does not exist: a stranger cannot tell the two apart.
     #[error("permission denied")]
     Forbidden,
+    /// The member may only read for a while; told to members alone.
+    #[error("muted")]
+    Muted,
     /// It does not exist; told only to those who may know.
     #[error("not found")]
     NotFound,
@@ -49,10 +52,11 @@ pub enum Refusal {
 
 impl Refusal {
     /// All refusals, for tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Unauthorized,
         Self::TokenExpired,
         Self::Forbidden,
+        Self::Muted,
         Self::NotFound,
         Self::Invalid,
         Self::TooLarge,
@@ -72,6 +76,7 @@ impl Refusal {
             Self::Unauthorized => "unauthorized",
             Self::TokenExpired => "token_expired",
             Self::Forbidden => "forbidden",
+            Self::Muted => "muted",
             Self::NotFound => "not_found",
             Self::Invalid => "invalid",
             Self::TooLarge => "too_large",

@@ -127,13 +127,7 @@ impl Log for RedisLog {
 
 /// The fields of an entry, as `publish.lua` writes them.
 fn fields(message: &Message, epoch: Epoch) -> [(&'static str, Vec<u8>); 6] {
-    let payload = encode_payload(&Payload {
-        id: message.id,
-        sender: message.sender.clone(),
-        client_id: message.client_id.clone(),
-        kind: message.kind.clone(),
-        body: message.body.clone(),
-    });
+    let payload = encode_payload(&Payload::from(message));
     [
         ("c", message.conversation.as_str().into()),
         ("s", message.seq.to_string().into()),

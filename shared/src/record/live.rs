@@ -31,13 +31,7 @@ pub fn message_header(seq: Seq, prev: Seq, time: u64) -> String {
 /// Encodes a whole live message.
 pub fn encode_message(message: &Message) -> Bytes {
     let header = message_header(message.seq, message.prev, message.time);
-    let payload = encode_payload(&Payload {
-        id: message.id,
-        sender: message.sender.clone(),
-        client_id: message.client_id.clone(),
-        kind: message.kind.clone(),
-        body: message.body.clone(),
-    });
+    let payload = encode_payload(&Payload::from(message));
     let mut out = BytesMut::with_capacity(header.len() + payload.len());
     out.put_slice(header.as_bytes());
     out.put_slice(&payload);

@@ -36,9 +36,19 @@ pub(super) fn void_of(message: &Message) -> Message {
         time: message.time.min(i64::MAX.unsigned_abs()),
         sender: message.sender.clone(),
         client_id: None,
+        reply_to: None,
         kind: MessageKind::VOID,
         body: Body::from_json("null"),
     }
+}
+
+/// The messages whose rows are at their places: only these have effects. `found` has the messages' order.
+pub(super) fn in_place<'a, 'b>(
+    messages: &'a [Message],
+    found: &'b [Found],
+) -> impl Iterator<Item = &'a Message> + use<'a, 'b> {
+    let pairs = messages.iter().zip(found);
+    pairs.filter(|(message, found)| found.here == Some(message.id)).map(|(message, _)| message)
 }
 
 /// Tells what became of each message, and which `void` rows remain to be inserted. `found` has the messages' order.

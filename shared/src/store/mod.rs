@@ -4,6 +4,8 @@
 //! Two implementations, [`postgres`] and [`sqlite`]; `tests/store.rs` runs one suite against both.
 
 mod commit;
+mod conversations;
+mod effects;
 mod migration;
 pub mod postgres;
 mod row;
@@ -12,11 +14,15 @@ mod users;
 
 use async_trait::async_trait;
 
+pub use conversations::{
+    Changed, Conversation, Conversations, Marked, MembersChange, Membership, REACTION_USERS_MAX,
+    RECEIPTS_MAX, Standing, UNREAD_MEMBERS_MAX,
+};
 pub use users::Users;
 
 use crate::{
     broker::LogPosition,
-    domain::{ConversationId, Direction, Epoch, Message, MessageId, Partition, Seq, UserId},
+    domain::{ConversationId, Direction, Epoch, Message, MessageId, Partition, Seq},
 };
 
 /// Why the store did not do what it was asked.
@@ -28,80 +34,6 @@ pub enum StoreError {
     /// It refuses this very data, now and whenever it is tried again.
     #[error("store refuses the data: {0}")]
     Rejected(String),
-}
-
-/// What a user may do in a conversation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Made it.
-    Owner,
-    /// Takes part.
-    Member,
-}
-
-impl Role {
-    /// The role as it stands in the store.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Member => "member",
-        }
-    }
-
-    /// Reads [`Role::as_str`] back.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Owner, Self::Member].into_iter().find(|role| role.as_str() == text)
-    }
-}
-
-/// The members of a conversation, as of a version that every change raises.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Membership {
-    /// Counts the changes of the conversation's members; 0 when the conversation does not exist.
-    pub version: u64,
-    /// The role of the user who was asked for; `None` for a stranger.
-    pub role: Option<Role>,
-}
-
-/// A conversation that needs a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conversation {
-    /// Its id.
-    pub id: ConversationId,
-    /// `direct`, `group`, or a kind of the deployment's own.
-    pub kind: String,
-    /// What it is called.
-    pub name: Option<String>,
-    /// Who is in it.
-    pub members: Vec<(UserId, Role)>,
-    /// When it was made, in milliseconds since 1970.
-    pub created_ms: u64,
-}
-
-/// A conversation as a list of conversations shows it to one of its members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConversationSummary {
-    /// Its id.
-    pub id: ConversationId,
-    /// `direct`, `group`, or a kind of the deployment's own.
-    pub kind: String,
-    /// What it is called.
-    pub name: Option<String>,
-    /// What the member may do in it.
-    pub role: Role,
-    /// When it was made, in milliseconds since 1970.
-    pub created_ms: u64,
-}
-
-/// What a change of members came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MembersChange {
-    /// It is done, and the membership has become this version.
-    Done(u64),
-    /// There was nothing to change.
-    Unneeded,
-    /// There would be more members than the limit: nothing is changed.
-    Full,
 }
 
 /// Which part of a conversation's history to read. Both bounds are exclusive.
@@ -143,7 +75,7 @@ pub struct Committed {
 
 /// What is kept for ever.
 #[async_trait]
-pub trait Store: Users {
+pub trait Store: Conversations + Users {
     /// Names this installation: 8 characters, made once. Positions of another installation mean nothing here.
     async fn installation(&self) -> Result<String, StoreError>;
 
@@ -168,56 +100,6 @@ pub trait Store: Users {
     /// Notes that everything ever published in the partition's present epoch is stored, and that nothing will be
     /// published in it before the next claim. Only a process that is itself the broker can know this.
     async fn mark_clean(&self, partitions: &[Partition]) -> Result<(), StoreError>;
-
-    /// The role of `user` in a conversation that needs a row.
-    async fn membership(
-        &self,
-        conversation: &ConversationId,
-        user: &UserId,
-    ) -> Result<Membership, StoreError>;
-
-    /// Makes a conversation with its members; false when the id is taken, and then nothing is changed.
-    async fn create_conversation(&self, conversation: &Conversation) -> Result<bool, StoreError>;
-
-    /// A conversation with its members.
-    async fn conversation(&self, id: &ConversationId) -> Result<Option<Conversation>, StoreError>;
-
-    /// Makes users members, all or none; those who are members already stay as they are. The conversation must exist.
-    /// Two calls at the same moment may together exceed `members_max`.
-    async fn add_members(
-        &self,
-        conversation: &ConversationId,
-        users: &[UserId],
-        members_max: usize,
-    ) -> Result<MembersChange, StoreError>;
-
-    /// Ends a membership.
-    async fn remove_member(
-        &self,
-        conversation: &ConversationId,
-        user: &UserId,
-    ) -> Result<MembersChange, StoreError>;
-
-    /// The conversations with a row that `user` is a member of, by id, above `after`; at most `limit`.
-    async fn conversations_of(
-        &self,
-        user: &UserId,
-        after: Option<&ConversationId>,
-        limit: u32,
-    ) -> Result<Vec<ConversationSummary>, StoreError>;
-
-    /// The version of each conversation's membership; one without a row is not in it.
-    async fn membership_versions(
-        &self,
-        conversations: &[ConversationId],
-    ) -> Result<Vec<(ConversationId, u64)>, StoreError>;
-
-    /// Those of `users` who are members of the conversation.
-    async fn members_among(
-        &self,
-        conversation: &ConversationId,
-        users: &[UserId],
-    ) -> Result<Vec<UserId>, StoreError>;
 
     /// A session that can own partitions and write their messages. `name` names the persister among others.
     async fn writer(&self, name: &str) -> Result<Box<dyn Writer>, StoreError>;

@@ -125,6 +125,7 @@ pub fn named(to: &str, client_id: &str) -> Publish {
         id,
         sender,
         client_id: Some(client_id),
+        reply_to: None,
         kind: MessageKind::TEXT,
         body: Body::from_json(format!("{{\"to\":\"{to}\"}}")),
     };

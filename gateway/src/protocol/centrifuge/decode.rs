@@ -12,8 +12,11 @@ use shared::domain::{
 
 use crate::limits::{self, Limit};
 
-use super::packet::{
-    self, Call, ConversationData, HistoryData, Packet, Request, SendData, SignalData, Tag, UsersData,
+use super::{
+    chat,
+    packet::{
+        self, Call, ConversationData, HistoryData, Packet, Request, SendData, SignalData, Tag, UsersData,
+    },
 };
 
 /// Most commands in one frame.
@@ -83,11 +86,11 @@ fn or_refusal(command: Result<Command, Refusal>) -> Command {
     command.unwrap_or_else(Command::Unsupported)
 }
 
-fn conversation(text: &str) -> Result<ConversationId, Refusal> {
+pub(super) fn conversation(text: &str) -> Result<ConversationId, Refusal> {
     ConversationId::parse(text).map_err(|error| no_id(&error))
 }
 
-fn no_id(error: &IdError) -> Refusal {
+pub(super) fn no_id(error: &IdError) -> Refusal {
     if let IdError::TooLong { .. } = error {
         limits::refused(Limit::IdBytes);
     }
@@ -161,7 +164,7 @@ fn call(call: &Call<'_>) -> Result<Command, Refusal> {
             let data: ConversationData<'_> = operand(call.data)?;
             conversation(&data.conversation).map(Command::Presence)
         }
-        _ => Err(Refusal::UnknownMethod),
+        method => chat::decode(method, call.data).unwrap_or(Err(Refusal::UnknownMethod)),
     }
 }
 
@@ -212,7 +215,7 @@ fn asynchronous(data: Option<&RawValue>) -> Result<Result<Command, Refusal>, Dis
     }
 }
 
-fn operand<'a, T: serde::Deserialize<'a>>(data: Option<&'a RawValue>) -> Result<T, Refusal> {
+pub(super) fn operand<'a, T: serde::Deserialize<'a>>(data: Option<&'a RawValue>) -> Result<T, Refusal> {
     serde_json::from_str(data.ok_or(Refusal::Invalid)?.get()).map_err(|_| Refusal::Invalid)
 }
 
@@ -222,6 +225,7 @@ fn send(data: Option<&RawValue>) -> Result<Command, Refusal> {
     Ok(Command::Send(Send {
         conversation: conversation(&data.conversation)?,
         client_id: client_id.map_err(|error| no_id(&error))?,
+        reply_to: data.reply_to.map(Seq),
         kind: data.kind.map_or(Ok(MessageKind::TEXT), |kind| message_kind(&kind))?,
         body: body(data.body)?,
         retry: data.retry,
@@ -229,8 +233,8 @@ fn send(data: Option<&RawValue>) -> Result<Command, Refusal> {
 }
 
 fn message_kind(text: &str) -> Result<MessageKind, Refusal> {
-    // A void message is hidden from clients; were they able to send one, they could take numbers unseen.
-    MessageKind::parse(text).filter(|kind| *kind != MessageKind::VOID).ok_or(Refusal::Invalid)
+    // Some are hidden from clients, or change what others have said.
+    MessageKind::parse(text).filter(|kind| !kind.is_reserved()).ok_or(Refusal::Invalid)
 }
 
 fn body(data: Option<&RawValue>) -> Result<Body, Refusal> {

@@ -9,7 +9,7 @@ use shared::domain::{
     Message, MessageKind, Refusal, Reply, Sent, Stored, Subscribed,
 };
 
-use super::packet::Tag;
+use super::{chat, packet::Tag};
 
 /// How often the server pings, in seconds, as the connect reply promises.
 pub const PING_SECONDS: u32 = 25;
@@ -66,6 +66,7 @@ pub fn error_code(refusal: Refusal) -> (u16, bool) {
         Refusal::RateLimited => (111, true),
         Refusal::UnrecoverablePosition => (112, false),
         Refusal::TooLarge => (413, false),
+        Refusal::Muted => (423, false),
         Refusal::BacklogFull => (503, true),
     }
 }
@@ -87,12 +88,13 @@ pub fn reply(tag: Tag, reply: &Reply, stream: Option<StreamSession<'_>>, out: &m
         Reply::Sent(accepted) if is_wrapped => sent(accepted, out),
         // A publish has no room for more.
         Reply::Unsubscribed | Reply::Published | Reply::Sent(_) | Reply::Done => text("{}", out),
-        Reply::History(page) if is_wrapped => messages(page, out),
+        Reply::History(page) if is_wrapped => chat::messages(page, out),
         Reply::History(page) => history(page, out),
         Reply::Presence(clients) => presence(clients, out),
         Reply::PresenceStats { clients, users } => presence_stats(*clients, *users, out),
         Reply::UserPresence(users) => listed("users", users, out),
         Reply::Connections(connections) => listed("connections", connections, out),
+        Reply::Chat(answer) => chat::reply(answer, out),
         Reply::Refused(refusal) => error(*refusal, out),
     }
     text(if is_wrapped { "}}" } else { "}" }, out);
@@ -144,7 +146,7 @@ fn key(reply: &Reply) -> &'static str {
         Reply::Refreshed { .. } => r#","refresh":"#,
         Reply::Subscribed(_) => r#","subscribe":"#,
         // What only `rpc` can ask has its place there.
-        Reply::UserPresence(_) | Reply::Connections(_) | Reply::Done => r#","rpc":"#,
+        Reply::UserPresence(_) | Reply::Connections(_) | Reply::Chat(_) | Reply::Done => r#","rpc":"#,
         Reply::Unsubscribed => r#","unsubscribe":"#,
         Reply::Published | Reply::Sent(_) => r#","publish":"#,
         Reply::History(_) => r#","history":"#,
@@ -241,6 +243,10 @@ fn publication(message: &Message, out: &mut Vec<u8>) {
     text(r#"","prev":""#, out);
     number(message.prev.0, out);
     client_id(message, out);
+    if let Some(target) = message.reply_to {
+        text(r#"","reply_to":""#, out);
+        number(target.0, out);
+    }
     text(r#""}}"#, out);
 }
 
@@ -263,29 +269,6 @@ fn history(page: &HistoryPage, out: &mut Vec<u8>) {
     text(r#","epoch":"#, out);
     quoted(&page.epoch, out);
     text(r#","offset":"#, out);
-    number(page.top.0, out);
-    text("}", out);
-}
-
-/// The same page for an application that wants to see the chain, void messages and all.
-fn messages(page: &HistoryPage, out: &mut Vec<u8>) {
-    text(r#"{"messages":"#, out);
-    list(*b"[]", &page.messages, out, |message, out| {
-        text(r#"{"id":""#, out);
-        message_id(message, out);
-        write!(out, r#"","seq":{},"prev":{},"time":{}"#, message.seq, message.prev, message.time).expect(VEC);
-        text(r#","sender":""#, out);
-        text(message.sender.as_str(), out);
-        client_id(message, out);
-        text(r#"","kind":""#, out);
-        text(message.kind.as_str(), out);
-        text(r#"","body":"#, out);
-        json(&message.body, out);
-        text("}", out);
-    });
-    text(r#","epoch":"#, out);
-    quoted(&page.epoch, out);
-    text(r#","top":"#, out);
     number(page.top.0, out);
     text("}", out);
 }

@@ -5,6 +5,7 @@
 #![doc = ""]
 #![doc = include_str!("README.md")]
 
+mod chat;
 mod decode;
 mod dialects;
 mod encode;

@@ -217,6 +217,8 @@ pub(super) struct SendData<'a> {
     pub kind: Option<Cow<'a, str>>,
     #[serde(borrow, deserialize_with = "even_null")]
     pub body: Option<&'a RawValue>,
+    /// The seq of the message that it answers.
+    pub reply_to: Option<u64>,
     pub retry: bool,
 }
 
@@ -262,6 +264,8 @@ pub(super) struct UsersData {
 }
 
 /// A body that is `null` is a body; only an absent one is none.
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub(super) fn even_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }

@@ -27,6 +27,7 @@ fn message(seq: u64, kind: &str, body: &str) -> Message {
         time: 1_700_000_000_000 + seq,
         sender: UserId::parse("1").unwrap(),
         client_id: seq.is_multiple_of(2).then(|| ClientMessageId::parse("m-1").unwrap()),
+        reply_to: None,
         kind: MessageKind::parse(kind).unwrap(),
         body: Body::from_json(body.to_owned()),
     }
@@ -150,6 +151,7 @@ fn every_reply() -> Vec<Reply> {
     };
     let page = HistoryPage {
         messages: vec![message(1, "text", "[\n]"), message(2, "void", "null")],
+        states: vec![],
         epoch: "e".to_owned(),
         top: Seq(0),
     };
@@ -201,6 +203,7 @@ fn void_messages_are_seen_in_the_chain_alone() {
     assert_eq!(pushed(message(2, "void", "null")), "");
     let page = Reply::History(HistoryPage {
         messages: vec![message(1, "text", "1"), message(2, "void", "null"), message(3, "text", "3")],
+        states: vec![],
         epoch: "e".to_owned(),
         top: Seq(3),
     });

@@ -89,13 +89,12 @@ impl RedisBroker {
     ) -> ScriptInvocation<'a> {
         let (keys, conversation) = (&self.keys, &message.conversation);
         let partition = keys.partition(conversation);
-        let Message { id, sender, client_id, kind, body, .. } = message.clone();
-        let is_named = client_id.is_some();
-        let payload = encode_payload(&Payload { id, sender, client_id, kind, body });
+        let is_named = message.client_id.is_some();
+        let payload = encode_payload(&Payload::from(message));
         let mut call = script.prepare_invoke();
         call.key(keys.epoch(partition))
             .key(keys.position(conversation))
-            .key(keys.accepted(partition, id))
+            .key(keys.accepted(partition, message.id))
             .key(keys.log(partition))
             .key(keys.tail(conversation))
             .arg(run)

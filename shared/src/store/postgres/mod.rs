@@ -4,6 +4,9 @@
 //! claim its epoch) has a session of its own, and what it owns is an advisory lock of that session. Deliberately
 //! absent: TLS to the server, and poolers that give a session to several clients, with which such locks cannot work.
 
+mod conversations;
+mod conversations_sql;
+mod effects;
 mod error;
 mod migrate;
 mod session;
@@ -24,16 +27,12 @@ use self::{
     writer::PostgresWriter,
 };
 use super::{
-    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Role, Store,
-    StoreError, Writer,
-    row::{
-        ConversationRow, CursorRow, MessageRow, SummaryRow, bound, read_conversation, read_role, signed,
-        unreadable, unsigned,
-    },
+    EpochClaim, HistoryRange, Store, StoreError, Writer,
+    row::{CursorRow, MessageRow, bound, unreadable, unsigned},
 };
 use crate::{
     broker::LogPosition,
-    domain::{ConversationId, Direction, Epoch, Message, MessageId, Partition, Seq, UserId},
+    domain::{ConversationId, Direction, Epoch, Message, MessageId, Partition, Seq},
 };
 
 /// How many sessions of one process serve its reads. A read is short; Postgres has few sessions for many processes.
@@ -97,23 +96,52 @@ impl PostgresStore {
         rows
     }
 
+    /// Runs one statement while the conversation's row is locked, so that its members change in one order and the
+    /// statement sees all changes before it; `None` when there is no such row.
+    async fn change(
+        &self,
+        conversation: &ConversationId,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, StoreError> {
+        let mut client = self.pool.get().await.map_err(|error| pool_error(&error))?;
+        let row = answer(async {
+            let lock = client.prepare_cached(conversations_sql::LOCK).await?;
+            let statement = client.prepare_cached(sql).await?;
+            let transaction = client.transaction().await?;
+            if transaction.query_opt(&lock, &[&conversation.as_str()]).await?.is_none() {
+                return Ok(None);
+            }
+            let row = transaction.query_opt(&statement, params).await?;
+            transaction.commit().await?;
+            Ok(row)
+        })
+        .await;
+        if matches!(row, Err(StoreError::Unavailable(_))) {
+            drop(Object::take(client));
+        }
+        row
+    }
+
     /// Like [`Self::query`], for at most one row.
     async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, StoreError> {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
 }
 
-fn read_message(row: &Row) -> Result<Message, StoreError> {
+/// Reads the columns of a message, which begin at `at`.
+fn read_message(row: &Row, at: usize) -> Result<Message, StoreError> {
     MessageRow {
-        conversation: row.get(0),
-        seq: row.get(1),
-        prev: row.get(2),
-        id: row.get(3),
-        time: row.get(4),
-        sender: row.get(5),
-        client_id: row.get(6),
-        kind: row.get(7),
-        body: row.get(8),
+        conversation: row.get(at),
+        seq: row.get(at + 1),
+        prev: row.get(at + 2),
+        id: row.get(at + 3),
+        time: row.get(at + 4),
+        sender: row.get(at + 5),
+        client_id: row.get(at + 6),
+        kind: row.get(at + 7),
+        body: row.get(at + 8),
+        reply_to: row.get(at + 9),
     }
     .read()
 }
@@ -141,7 +169,7 @@ impl Store for PostgresStore {
     }
 
     async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {
-        self.query_opt(sql::MESSAGE, &[&id.0]).await?.as_ref().map(read_message).transpose()
+        self.query_opt(sql::MESSAGE, &[&id.0]).await?.as_ref().map(|row| read_message(row, 0)).transpose()
     }
 
     async fn messages(&self, range: &HistoryRange) -> Result<Vec<Message>, StoreError> {
@@ -152,7 +180,7 @@ impl Store for PostgresStore {
         let (after, before) = (bound(range.after), range.before.map_or(i64::MAX, bound));
         let limit = i64::from(range.limit);
         let rows = self.query(sql, &[&range.conversation.as_str(), &after, &before, &limit]).await?;
-        rows.iter().map(read_message).collect()
+        rows.iter().map(|row| read_message(row, 0)).collect()
     }
 
     async fn claim_epoch(&self, partition: Partition) -> Result<EpochClaim, StoreError> {
@@ -171,109 +199,6 @@ impl Store for PostgresStore {
     async fn mark_clean(&self, partitions: &[Partition]) -> Result<(), StoreError> {
         let numbers: Vec<i32> = partitions.iter().map(|partition| i32::from(partition.0)).collect();
         self.query(sql::MARK_CLEAN, &[&numbers]).await.map(drop)
-    }
-
-    async fn membership(
-        &self,
-        conversation: &ConversationId,
-        user: &UserId,
-    ) -> Result<Membership, StoreError> {
-        let row = self.query_opt(sql::MEMBERSHIP, &[&conversation.as_str(), &user.as_str()]).await?;
-        let Some(row) = row else { return Ok(Membership { version: 0, role: None }) };
-        let role: Option<&str> = row.get(1);
-        Ok(Membership { version: unsigned(row.get(0))?, role: role.map(read_role).transpose()? })
-    }
-
-    async fn create_conversation(&self, conversation: &Conversation) -> Result<bool, StoreError> {
-        let (id, name) = (conversation.id.as_str(), conversation.name.as_deref());
-        let created_ms = signed(conversation.created_ms)?;
-        let (users, roles): (Vec<&str>, Vec<&str>) =
-            conversation.members.iter().map(|(user, role)| (user.as_str(), Role::as_str(*role))).unzip();
-        let row = self
-            .query_opt(sql::CREATE, &[&id, &conversation.kind, &name, &created_ms, &users, &roles])
-            .await?;
-        Ok(row.is_some_and(|row| row.get::<_, i64>(0) == 1))
-    }
-
-    async fn conversation(&self, id: &ConversationId) -> Result<Option<Conversation>, StoreError> {
-        let rows = self.query(sql::CONVERSATION, &[&id.as_str()]).await?;
-        let read = |row: &Row| ConversationRow {
-            kind: row.get(0),
-            name: row.get(1),
-            created_ms: row.get(2),
-            user: row.get(3),
-            role: row.get(4),
-        };
-        read_conversation(id, rows.iter().map(read).collect())
-    }
-
-    async fn add_members(
-        &self,
-        conversation: &ConversationId,
-        users: &[UserId],
-        members_max: usize,
-    ) -> Result<MembersChange, StoreError> {
-        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let max = i64::try_from(members_max).unwrap_or(i64::MAX);
-        let row = self.query_opt(sql::ADD_MEMBERS, &[&conversation.as_str(), &users, &max]).await?;
-        let Some(row) = row else { return Ok(MembersChange::Unneeded) };
-        match (row.get::<_, bool>(0), row.get::<_, Option<i64>>(1)) {
-            (false, _) => Ok(MembersChange::Full),
-            (true, None) => Ok(MembersChange::Unneeded),
-            (true, Some(version)) => Ok(MembersChange::Done(unsigned(version)?)),
-        }
-    }
-
-    async fn remove_member(
-        &self,
-        conversation: &ConversationId,
-        user: &UserId,
-    ) -> Result<MembersChange, StoreError> {
-        let row = self.query_opt(sql::REMOVE_MEMBER, &[&conversation.as_str(), &user.as_str()]).await?;
-        let version = row.map(|row| unsigned(row.get(0))).transpose()?;
-        Ok(version.map_or(MembersChange::Unneeded, MembersChange::Done))
-    }
-
-    async fn conversations_of(
-        &self,
-        user: &UserId,
-        after: Option<&ConversationId>,
-        limit: u32,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
-        let (after, limit) = (after.map_or("", ConversationId::as_str), i64::from(limit));
-        let rows = self.query(sql::CONVERSATIONS_OF, &[&user.as_str(), &after, &limit]).await?;
-        let read = |row: &Row| SummaryRow {
-            id: row.get(0),
-            kind: row.get(1),
-            name: row.get(2),
-            created_ms: row.get(3),
-            role: row.get(4),
-        };
-        rows.iter().map(|row| read(row).read()).collect()
-    }
-
-    async fn membership_versions(
-        &self,
-        conversations: &[ConversationId],
-    ) -> Result<Vec<(ConversationId, u64)>, StoreError> {
-        let ids: Vec<&str> = conversations.iter().map(ConversationId::as_str).collect();
-        let rows = self.query(sql::VERSIONS, &[&ids]).await?;
-        let read = |row: &Row| {
-            let id = ConversationId::parse(row.get(0)).map_err(|_| unreadable("a conversation id"))?;
-            Ok((id, unsigned(row.get(1))?))
-        };
-        rows.iter().map(read).collect()
-    }
-
-    async fn members_among(
-        &self,
-        conversation: &ConversationId,
-        users: &[UserId],
-    ) -> Result<Vec<UserId>, StoreError> {
-        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let rows = self.query(sql::MEMBERS_AMONG, &[&conversation.as_str(), &users]).await?;
-        let read = |row: &Row| UserId::parse(row.get(0)).map_err(|_| unreadable("a user id"));
-        rows.iter().map(read).collect()
     }
 
     async fn writer(&self, name: &str) -> Result<Box<dyn Writer>, StoreError> {

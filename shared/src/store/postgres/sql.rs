@@ -41,11 +41,11 @@ pub(super) const FIX_PARTITIONS: &str =
 
 pub(super) const LAST_SEQ: &str =
     "SELECT seq FROM messages WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1";
-pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE id = $1";
-pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE conversation_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq LIMIT $4";
-pub(super) const MESSAGES_BACKWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+pub(super) const MESSAGES_BACKWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE conversation_id = $1 AND seq > $2 AND seq < $3 ORDER BY seq DESC LIMIT $4";
 
 /// Issues an epoch: the first, the one after the last, or the last once more if it was marked as clean.
@@ -54,45 +54,6 @@ pub(super) const CLAIM: &str = "INSERT INTO partition_epoch AS p (partition, epo
          SET epoch = CASE WHEN p.clean THEN p.epoch ELSE p.epoch + 1 END, clean = false \
      RETURNING epoch";
 pub(super) const MARK_CLEAN: &str = "UPDATE partition_epoch SET clean = true WHERE partition = ANY ($1)";
-
-pub(super) const MEMBERSHIP: &str = "SELECT c.version, m.role FROM conversations c \
-     LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = $2 WHERE c.id = $1";
-/// Makes a conversation and its members, or neither; says how many conversations were made.
-pub(super) const CREATE: &str = "WITH made AS (\
-         INSERT INTO conversations (id, kind, name, version, created_ms) VALUES ($1, $2, $3, 1, $4) \
-         ON CONFLICT DO NOTHING RETURNING id), \
-     joined AS (\
-         INSERT INTO members (conversation_id, user_id, role) \
-         SELECT made.id, u.user_id, u.role FROM made, UNNEST($5::text[], $6::text[]) AS u (user_id, role)) \
-     SELECT count(*) FROM made";
-pub(super) const CONVERSATION: &str = "SELECT c.kind, c.name, c.created_ms, m.user_id, m.role \
-     FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id WHERE c.id = $1 ORDER BY m.user_id";
-
-/// Adds those of $2 who are missing if all together are at most $3; says whether they are, and the new version if any
-/// was added. The row of the conversation is locked first, so that versions and members change in one order.
-pub(super) const ADD_MEMBERS: &str = "WITH c AS (SELECT id FROM conversations WHERE id = $1 FOR UPDATE), \
-     wanted AS (\
-         SELECT c.id, u.user_id FROM c, UNNEST($2::text[]) AS u (user_id) \
-         EXCEPT SELECT conversation_id, user_id FROM members WHERE conversation_id = $1), \
-     room AS (\
-         SELECT NOT EXISTS (SELECT 1 FROM wanted) OR \
-             (SELECT count(*) FROM members WHERE conversation_id = $1) + (SELECT count(*) FROM wanted) <= $3 AS fits), \
-     added AS (\
-         INSERT INTO members (conversation_id, user_id, role) \
-         SELECT wanted.id, wanted.user_id, 'member' FROM wanted, room WHERE room.fits \
-         ON CONFLICT DO NOTHING RETURNING 1), \
-     raised AS (\
-         UPDATE conversations SET version = version + 1 WHERE id = $1 AND EXISTS (SELECT 1 FROM added) RETURNING version) \
-     SELECT (SELECT fits FROM room), (SELECT version FROM raised)";
-pub(super) const REMOVE_MEMBER: &str = "WITH gone AS (\
-         DELETE FROM members WHERE conversation_id = $1 AND user_id = $2 RETURNING 1) \
-     UPDATE conversations SET version = version + 1 WHERE id = $1 AND EXISTS (SELECT 1 FROM gone) RETURNING version";
-pub(super) const CONVERSATIONS_OF: &str = "SELECT c.id, c.kind, c.name, c.created_ms, m.role \
-     FROM members m JOIN conversations c ON c.id = m.conversation_id \
-     WHERE m.user_id = $1 AND m.conversation_id > $2 ORDER BY m.conversation_id LIMIT $3";
-pub(super) const VERSIONS: &str = "SELECT id, version FROM conversations WHERE id = ANY ($1)";
-pub(super) const MEMBERS_AMONG: &str =
-    "SELECT user_id FROM members WHERE conversation_id = $1 AND user_id = ANY ($2)";
 
 /// Notes when users were last seen, unless something later is known. In one order, lest two that come at once block each
 /// other for ever.
@@ -117,9 +78,9 @@ pub(super) const MOVE_CURSORS: &str = "INSERT INTO persister_cursor AS c (partit
      WHERE (c.epoch, c.ms, c.n) < (excluded.epoch, excluded.ms, excluded.n)";
 
 pub(super) const INSERT: &str = "INSERT INTO messages \
-         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body) \
+         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to) \
      SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bigint[], $6::text[], \
-                          $7::text[], $8::text[], $9::bytea[]) \
+                          $7::text[], $8::text[], $9::bytea[], $10::bigint[]) \
      ON CONFLICT DO NOTHING";
 /// For each message given: the id of the row at its place, and whether it has a row anywhere.
 pub(super) const FIND: &str = "SELECT here.id, own.id IS NOT NULL \

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     LogPosition, StoreError,
+    effects::EffectStatements,
     session::{LockClass, NO_PARTITION, Session, answer},
     sql, unsigned,
 };
@@ -16,7 +17,8 @@ use crate::{
     domain::{Message, MessageId, Partition},
     store::{
         Committed, Writer,
-        commit::{Found, classify, void_of},
+        commit::{Found, classify, in_place, void_of},
+        effects::Effects,
         row::{CursorRow, MessageRow},
     },
 };
@@ -27,6 +29,7 @@ struct Statements {
     find: Statement,
     move_cursors: Statement,
     holders: Statement,
+    effects: EffectStatements,
 }
 
 pub(super) struct PostgresWriter {
@@ -47,6 +50,7 @@ impl PostgresWriter {
             find: answer(session.client.prepare(sql::FIND)).await?,
             move_cursors: answer(session.client.prepare(sql::MOVE_CURSORS)).await?,
             holders: answer(session.client.prepare(sql::HOLDERS)).await?,
+            effects: EffectStatements::prepare(&session.client).await?,
         };
         Ok(Self { session, statements, held: HashSet::new() })
     }
@@ -99,15 +103,16 @@ impl Writer for PostgresWriter {
             cursors.write(&transaction, &self.statements.move_cursors),
         );
         let (inserted, _) = answer(written).await?;
-        let committed = if inserted == messages.len() as u64 {
-            Committed { inserted, ..Committed::default() }
+        let (committed, effects) = if inserted == messages.len() as u64 {
+            (Committed { inserted, ..Committed::default() }, Effects::of(messages.iter()))
         } else {
             let found = answer(rows.find(&transaction, &self.statements.find)).await?;
             let (committed, voids) = classify(messages, &found, inserted)?;
             let voids = MessageColumns::of(&voids)?;
             answer(voids.insert(&transaction, &self.statements.insert)).await?;
-            committed
+            (committed, Effects::of(in_place(messages, &found)))
         };
+        self.statements.effects.write(&transaction, &effects).await?;
         answer(transaction.commit()).await?;
         Ok(committed)
     }
@@ -133,6 +138,7 @@ struct MessageColumns<'a> {
     client_ids: Vec<Option<&'a str>>,
     kinds: Vec<&'a str>,
     bodies: Vec<&'a [u8]>,
+    reply_tos: Vec<Option<i64>>,
 }
 
 impl<'a> MessageColumns<'a> {
@@ -149,6 +155,7 @@ impl<'a> MessageColumns<'a> {
             columns.client_ids.push(row.client_id);
             columns.kinds.push(row.kind);
             columns.bodies.push(row.body);
+            columns.reply_tos.push(row.reply_to);
         }
         Ok(columns)
     }
@@ -171,6 +178,7 @@ impl<'a> MessageColumns<'a> {
                     &self.client_ids,
                     &self.kinds,
                     &self.bodies,
+                    &self.reply_tos,
                 ],
             )
             .await

@@ -4,6 +4,9 @@
 //! out, so whatever is owned (partitions, epochs) is owned inside of this process. Deliberately absent: anything that
 //! two processes could share.
 
+mod conversations;
+mod conversations_sql;
+mod effects;
 mod open;
 mod sql;
 mod thread;
@@ -23,16 +26,12 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use self::{thread::Thread, writer::SqliteWriter};
 use super::{
-    Conversation, ConversationSummary, EpochClaim, HistoryRange, MembersChange, Membership, Store,
-    StoreError, Writer,
-    row::{
-        ConversationRow, CursorRow, MessageRow, SummaryRow, bound, read_conversation, read_role, signed,
-        unreadable, unsigned,
-    },
+    EpochClaim, HistoryRange, Store, StoreError, Writer,
+    row::{CursorRow, MessageRow, bound, unreadable, unsigned},
 };
 use crate::{
     broker::LogPosition,
-    domain::{ConversationId, Direction, Epoch, Message, MessageId, Partition, Seq, UserId},
+    domain::{ConversationId, Direction, Epoch, Message, MessageId, Partition, Seq},
 };
 
 /// Longest wait for another claim of the same partition, in seconds.
@@ -75,47 +74,28 @@ impl SqliteStore {
     }
 }
 
-fn read_message(row: &Row<'_>) -> Result<Message, StoreError> {
-    let id = row.get_ref(3)?.as_blob().ok().and_then(|bytes| uuid::Uuid::from_slice(bytes).ok());
+/// Reads the columns of a message, which begin at `at`.
+fn read_message(row: &Row<'_>, at: usize) -> Result<Message, StoreError> {
+    let id = row.get_ref(at + 3)?.as_blob().ok().and_then(|bytes| uuid::Uuid::from_slice(bytes).ok());
     let text = |column| row.get_ref(column)?.as_str().map_err(|_| unreadable("a text"));
-    let client_id = row.get_ref(6)?.as_str_or_null().map_err(|_| unreadable("a text"))?;
+    let client_id = row.get_ref(at + 6)?.as_str_or_null().map_err(|_| unreadable("a text"))?;
     MessageRow {
-        conversation: text(0)?,
-        seq: row.get(1)?,
-        prev: row.get(2)?,
+        conversation: text(at)?,
+        seq: row.get(at + 1)?,
+        prev: row.get(at + 2)?,
         id: id.ok_or_else(|| unreadable("a message id"))?,
-        time: row.get(4)?,
-        sender: text(5)?,
+        time: row.get(at + 4)?,
+        sender: text(at + 5)?,
         client_id,
-        kind: text(7)?,
-        body: row.get_ref(8)?.as_blob().map_err(|_| unreadable("a body"))?,
+        kind: text(at + 7)?,
+        body: row.get_ref(at + 8)?.as_blob().map_err(|_| unreadable("a body"))?,
+        reply_to: row.get(at + 9)?,
     }
     .read()
 }
 
 fn read_cursor(row: &Row<'_>) -> Result<(Partition, LogPosition), StoreError> {
     CursorRow { partition: row.get(0)?, epoch: row.get(1)?, ms: row.get(2)?, n: row.get(3)? }.read()
-}
-
-fn read_conversation_row(row: &Row<'_>) -> Result<ConversationRow, StoreError> {
-    Ok(ConversationRow {
-        kind: row.get(0)?,
-        name: row.get(1)?,
-        created_ms: row.get(2)?,
-        user: row.get(3)?,
-        role: row.get(4)?,
-    })
-}
-
-fn read_summary(row: &Row<'_>) -> Result<ConversationSummary, StoreError> {
-    SummaryRow {
-        id: row.get(0)?,
-        kind: row.get(1)?,
-        name: row.get(2)?,
-        created_ms: row.get(3)?,
-        role: row.get(4)?,
-    }
-    .read()
 }
 
 #[async_trait]
@@ -145,7 +125,7 @@ impl Store for SqliteStore {
         let read = move |db: &mut rusqlite::Connection| {
             let mut statement = db.prepare_cached(sql::MESSAGE)?;
             let mut rows = statement.query([id.0.as_bytes()])?;
-            rows.next()?.map(read_message).transpose()
+            rows.next()?.map(|row| read_message(row, 0)).transpose()
         };
         self.0.reads.call(read).await
     }
@@ -159,9 +139,8 @@ impl Store for SqliteStore {
         let (after, before) = (bound(range.after), range.before.map_or(i64::MAX, bound));
         let read = move |db: &mut rusqlite::Connection| {
             let mut statement = db.prepare_cached(sql)?;
-            let rows = statement
-                .query_and_then(params![conversation.as_str(), after, before, limit], read_message)?;
-            rows.collect()
+            let range = params![conversation.as_str(), after, before, limit];
+            statement.query_and_then(range, |row| read_message(row, 0))?.collect()
         };
         self.0.reads.call(read).await
     }
@@ -193,156 +172,6 @@ impl Store for SqliteStore {
             Ok(())
         };
         self.0.writes.call(mark).await
-    }
-
-    async fn membership(
-        &self,
-        conversation: &ConversationId,
-        user: &UserId,
-    ) -> Result<Membership, StoreError> {
-        let (conversation, user) = (conversation.clone(), user.clone());
-        let read = move |db: &mut rusqlite::Connection| {
-            let mut statement = db.prepare_cached(sql::MEMBERSHIP)?;
-            let mut rows = statement.query([conversation.as_str(), user.as_str()])?;
-            let Some(row) = rows.next()? else { return Ok(Membership { version: 0, role: None }) };
-            let role: Option<String> = row.get(1)?;
-            let role = role.as_deref().map(read_role).transpose()?;
-            Ok(Membership { version: unsigned(row.get(0)?)?, role })
-        };
-        self.0.reads.call(read).await
-    }
-
-    async fn create_conversation(&self, conversation: &Conversation) -> Result<bool, StoreError> {
-        let conversation = conversation.clone();
-        let has_nul = |text: &str| text.contains('\0');
-        if has_nul(&conversation.kind) || conversation.name.as_deref().is_some_and(has_nul) {
-            // As Postgres does: SQLite would take it, but reads it back up to there only.
-            return Err(StoreError::Rejected("a text has a NUL byte".to_owned()));
-        }
-        let created_ms = signed(conversation.created_ms)?;
-        let create = move |db: &mut rusqlite::Connection| {
-            let transaction = db.transaction()?;
-            let (id, name) = (conversation.id.as_str(), conversation.name.as_deref());
-            let made = transaction.execute(sql::CREATE, params![id, conversation.kind, name, created_ms])?;
-            if made == 1 {
-                for (user, role) in &conversation.members {
-                    transaction.execute(sql::JOIN, [id, user.as_str(), role.as_str()])?;
-                }
-            }
-            transaction.commit()?;
-            Ok(made == 1)
-        };
-        self.0.writes.call(create).await
-    }
-
-    async fn conversation(&self, id: &ConversationId) -> Result<Option<Conversation>, StoreError> {
-        let id = id.clone();
-        let read = move |db: &mut rusqlite::Connection| {
-            let mut statement = db.prepare_cached(sql::CONVERSATION)?;
-            let rows = statement.query_and_then([id.as_str()], read_conversation_row)?;
-            read_conversation(&id, rows.collect::<Result<_, _>>()?)
-        };
-        self.0.reads.call(read).await
-    }
-
-    async fn add_members(
-        &self,
-        conversation: &ConversationId,
-        users: &[UserId],
-        members_max: usize,
-    ) -> Result<MembersChange, StoreError> {
-        let (conversation, users) = (conversation.clone(), users.to_vec());
-        let add = move |db: &mut rusqlite::Connection| {
-            let (id, transaction) = (conversation.as_str(), db.transaction()?);
-            let mut added = 0;
-            for user in &users {
-                added += transaction.execute(sql::ADD_MEMBER, [id, user.as_str()])?;
-            }
-            if added == 0 {
-                return Ok(MembersChange::Unneeded);
-            }
-            let count: i64 = transaction.query_row(sql::COUNT_MEMBERS, [id], |row| row.get(0))?;
-            if unsigned::<usize>(count)? > members_max {
-                return Ok(MembersChange::Full);
-            }
-            let version = transaction.query_row(sql::RAISE_VERSION, [id], |row| row.get(0))?;
-            transaction.commit()?;
-            Ok(MembersChange::Done(unsigned(version)?))
-        };
-        self.0.writes.call(add).await
-    }
-
-    async fn remove_member(
-        &self,
-        conversation: &ConversationId,
-        user: &UserId,
-    ) -> Result<MembersChange, StoreError> {
-        let (conversation, user) = (conversation.clone(), user.clone());
-        let remove = move |db: &mut rusqlite::Connection| {
-            let transaction = db.transaction()?;
-            if transaction.execute(sql::REMOVE_MEMBER, [conversation.as_str(), user.as_str()])? == 0 {
-                return Ok(MembersChange::Unneeded);
-            }
-            let raise = [conversation.as_str()];
-            let version = transaction.query_row(sql::RAISE_VERSION, raise, |row| row.get(0))?;
-            transaction.commit()?;
-            Ok(MembersChange::Done(unsigned(version)?))
-        };
-        self.0.writes.call(remove).await
-    }
-
-    async fn conversations_of(
-        &self,
-        user: &UserId,
-        after: Option<&ConversationId>,
-        limit: u32,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
-        let (user, after) = (user.clone(), after.cloned());
-        let read = move |db: &mut rusqlite::Connection| {
-            let after = after.as_ref().map_or("", ConversationId::as_str);
-            let mut statement = db.prepare_cached(sql::CONVERSATIONS_OF)?;
-            statement.query_and_then(params![user.as_str(), after, limit], read_summary)?.collect()
-        };
-        self.0.reads.call(read).await
-    }
-
-    async fn membership_versions(
-        &self,
-        conversations: &[ConversationId],
-    ) -> Result<Vec<(ConversationId, u64)>, StoreError> {
-        let conversations = conversations.to_vec();
-        let read = move |db: &mut rusqlite::Connection| {
-            let mut statement = db.prepare_cached(sql::VERSION)?;
-            let mut versions = Vec::with_capacity(conversations.len());
-            for id in conversations {
-                if let Some(version) = statement.query_row([id.as_str()], |row| row.get(0)).optional()? {
-                    versions.push((id, unsigned(version)?));
-                }
-            }
-            Ok(versions)
-        };
-        self.0.reads.call(read).await
-    }
-
-    async fn members_among(
-        &self,
-        conversation: &ConversationId,
-        users: &[UserId],
-    ) -> Result<Vec<UserId>, StoreError> {
-        let (conversation, mut users) = (conversation.clone(), users.to_vec());
-        let read = move |db: &mut rusqlite::Connection| {
-            let mut statement = db.prepare_cached(sql::IS_MEMBER)?;
-            let mut failure = None;
-            users.retain(|user| {
-                let found = statement.query_row([conversation.as_str(), user.as_str()], |row| row.get(0));
-                found.unwrap_or_else(|error| {
-                    failure = Some(error);
-                    false
-                })
-            });
-            failure.map_or(Ok(users), |error| Err(error.into()))
-        };
-        self.0.reads.call(read).await
     }
 
     async fn writer(&self, _name: &str) -> Result<Box<dyn Writer>, StoreError> {

@@ -13,11 +13,11 @@ pub(super) const FIX_PARTITIONS: &str =
 
 pub(super) const LAST_SEQ: &str =
     "SELECT seq FROM messages WHERE conversation_id = ?1 ORDER BY seq DESC LIMIT 1";
-pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE id = ?1";
-pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE conversation_id = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq LIMIT ?4";
-pub(super) const MESSAGES_BACKWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body \
+pub(super) const MESSAGES_BACKWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE conversation_id = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4";
 
 /// Issues an epoch: the first, the one after the last, or the last once more if it was marked as clean.
@@ -28,27 +28,6 @@ pub(super) const CLAIM: &str = "INSERT INTO partition_epoch AS p (partition, epo
 /// Moves what the write-ahead log has into the database file.
 pub(super) const CHECKPOINT: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 pub(super) const MARK_CLEAN: &str = "UPDATE partition_epoch SET clean = 1 WHERE partition = ?1";
-
-pub(super) const MEMBERSHIP: &str = "SELECT c.version, m.role FROM conversations c \
-     LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = ?2 WHERE c.id = ?1";
-pub(super) const CREATE: &str = "INSERT INTO conversations (id, kind, name, version, created_ms) \
-     VALUES (?1, ?2, ?3, 1, ?4) ON CONFLICT DO NOTHING";
-pub(super) const JOIN: &str = "INSERT INTO members (conversation_id, user_id, role) VALUES (?1, ?2, ?3)";
-pub(super) const CONVERSATION: &str = "SELECT c.kind, c.name, c.created_ms, m.user_id, m.role \
-     FROM conversations c LEFT JOIN members m ON m.conversation_id = c.id WHERE c.id = ?1 ORDER BY m.user_id";
-
-pub(super) const ADD_MEMBER: &str =
-    "INSERT INTO members (conversation_id, user_id, role) VALUES (?1, ?2, 'member') ON CONFLICT DO NOTHING";
-pub(super) const REMOVE_MEMBER: &str = "DELETE FROM members WHERE conversation_id = ?1 AND user_id = ?2";
-pub(super) const COUNT_MEMBERS: &str = "SELECT count(*) FROM members WHERE conversation_id = ?1";
-pub(super) const RAISE_VERSION: &str =
-    "UPDATE conversations SET version = version + 1 WHERE id = ?1 RETURNING version";
-pub(super) const CONVERSATIONS_OF: &str = "SELECT c.id, c.kind, c.name, c.created_ms, m.role \
-     FROM members m JOIN conversations c ON c.id = m.conversation_id \
-     WHERE m.user_id = ?1 AND m.conversation_id > ?2 ORDER BY m.conversation_id LIMIT ?3";
-pub(super) const VERSION: &str = "SELECT version FROM conversations WHERE id = ?1";
-pub(super) const IS_MEMBER: &str =
-    "SELECT EXISTS (SELECT 1 FROM members WHERE conversation_id = ?1 AND user_id = ?2)";
 
 /// Notes when a user was last seen, unless something later is known.
 pub(super) const NOTE_SEEN: &str = "INSERT INTO users AS u (user_id, last_seen_ms) VALUES (?1, ?2) \
@@ -68,8 +47,8 @@ pub(super) const MOVE_CURSOR: &str = "INSERT INTO persister_cursor AS c (partiti
      WHERE (c.epoch, c.ms, c.n) < (excluded.epoch, excluded.ms, excluded.n)";
 
 pub(super) const INSERT: &str = "INSERT INTO messages \
-         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING";
 /// The id of the row at a message's place, and whether the message has a row anywhere.
 pub(super) const FIND: &str = "SELECT (SELECT id FROM messages WHERE conversation_id = ?1 AND seq = ?2), \
      EXISTS (SELECT 1 FROM messages WHERE id = ?3)";

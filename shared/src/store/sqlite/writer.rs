@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
-use super::{Inner, LogPosition, StoreError, sql};
+use super::{Inner, LogPosition, StoreError, effects, sql};
 use crate::{
     domain::{Message, MessageId, Partition},
     store::{
         Committed, Writer,
-        commit::{Found, classify, void_of},
+        commit::{Found, classify, in_place, void_of},
+        effects::Effects,
         row::{CursorRow, MessageRow},
     },
 };
@@ -87,14 +88,16 @@ fn commit(
 ) -> Result<Committed, StoreError> {
     let transaction = db.transaction()?;
     let inserted = insert(&transaction, messages)?;
-    let committed = if inserted == messages.len() as u64 {
-        Committed { inserted, ..Committed::default() }
+    let (committed, effects) = if inserted == messages.len() as u64 {
+        (Committed { inserted, ..Committed::default() }, Effects::of(messages.iter()))
     } else {
         let found = messages.iter().map(|message| find(&transaction, message));
-        let (committed, voids) = classify(messages, &found.collect::<Result<Vec<_>, _>>()?, inserted)?;
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        let (committed, voids) = classify(messages, &found, inserted)?;
         insert(&transaction, &voids)?;
-        committed
+        (committed, Effects::of(in_place(messages, &found)))
     };
+    effects::write(&transaction, &effects)?;
     for (partition, position) in cursors {
         let row = CursorRow::of(*partition, *position)?;
         let mut statement = transaction.prepare_cached(sql::MOVE_CURSOR)?;
@@ -119,7 +122,8 @@ fn insert(transaction: &Transaction<'_>, messages: &[Message]) -> Result<u64, St
             row.sender,
             row.client_id,
             row.kind,
-            row.body
+            row.body,
+            row.reply_to
         ])? as u64;
     }
     Ok(inserted)
