@@ -14,6 +14,7 @@ mod faults;
 mod hostile;
 mod limits;
 mod load;
+mod presence;
 mod redis_cluster;
 mod shutdown;
 mod socketio;

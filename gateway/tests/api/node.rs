@@ -30,6 +30,7 @@ use gateway::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 use jsonwebtoken::{EncodingKey, Header};
 use loadtest::client::{Client, Push, Pushes};
@@ -154,6 +155,7 @@ impl Site {
             )),
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&self.store), Arc::clone(&ephemeral))),
             ephemeral,
             kinds: Arc::new(kinds()),
             memberships: Arc::new(MembershipCache::default()),
