@@ -5,10 +5,10 @@ REDIS ?= server
 FUZZ_SECONDS ?= 60
 # How long Postgres is away in `make outage`.
 OUTAGE_SECONDS ?= 180
-.PHONY: help run cluster test storm outage lint fmt bench fuzz fuzz-http slowhttp deps clean
+.PHONY: help run cluster test storm outage lint fmt bench bench-peers fuzz fuzz-http slowhttp deps clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run one gateway that needs nothing else (ARGS="--help" for its options)
 	cargo run --release -p gateway -- $(ARGS)
@@ -36,7 +36,10 @@ fmt: ## Format all code
 	cargo fmt --all
 
 bench: ## Run the benchmarks
-	cargo bench -p gateway
+	cargo bench -p gateway -p persister
+
+bench-peers: ## Measure Starling beside npm socket.io and socketioxide (slow; ROUNDS=3, see .ci/bench-peers)
+	@.ci/bench-peers
 
 fuzz: ## Feed random frames, commands and tokens to the code that reads them (nightly; slow; FUZZ_SECONDS=60 each)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) .ci/fuzz

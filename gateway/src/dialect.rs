@@ -9,7 +9,7 @@ use bytes::Bytes;
 use shared::domain::{ConversationId, Disconnect, Event, Stored};
 
 /// Most dialects that one process can hold; arrays indexed by [`Dialect::index`] have this length.
-pub const DIALECTS_MAX: usize = 8;
+pub const DIALECTS_MAX: usize = 12;
 
 /// One wire format: a protocol together with the way its bytes are framed.
 pub struct Dialect {
@@ -20,18 +20,19 @@ pub struct Dialect {
     /// Encodes everything that was waiting for a conversation, in order, ready for the socket.
     ///
     /// Empty when none of the events is shown to clients; then nothing is written.
-    pub batch: fn(&ConversationId, &[Event]) -> Bytes,
+    pub batch: &'static (dyn Fn(&ConversationId, &[Event]) -> Bytes + Sync),
     /// Frames what is for one connection alone: encoded replies and pushes, separated by newlines. Empty gives empty.
     pub frame: fn(&[u8]) -> Bytes,
     /// The last bytes of a connection that the server ends; empty when there is nobody to read them.
     pub farewell: fn(Disconnect) -> Bytes,
     /// Tells a sender that its messages are stored.
     pub stored: fn(&Stored) -> Bytes,
-    /// Tells a member that it is one no longer, and should come back at once to catch up.
+    /// Tells a member that it is one no longer, and should come back at once to catch up. Empty where clients do not know
+    /// how: their whole connection has to come back.
     pub resubscribe: fn(&ConversationId) -> Bytes,
     /// Tells a member that it is one no longer, for good.
-    pub removed: fn(&ConversationId) -> Bytes,
-    /// Asks the client for a sign of life.
+    pub removed: &'static (dyn Fn(&ConversationId) -> Bytes + Sync),
+    /// Asks the client for a sign of life; empty where the transport does.
     pub ping: fn() -> Bytes,
 }
 

@@ -13,6 +13,8 @@ mod door;
 mod faults;
 mod hostile;
 mod limits;
+mod load;
+mod presence;
 mod redis_cluster;
 mod shutdown;
 mod socketio;

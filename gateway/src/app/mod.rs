@@ -24,7 +24,7 @@ use crate::{
     action::{self, Limits, MembershipCache, Node},
     announcement::Announcement,
     config::{Config, LogFormat, Mode},
-    connection::{Emulations, Lines},
+    connection::{Emulations, Lines, socketio::Service},
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
@@ -38,6 +38,7 @@ use crate::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 
 /// Runs a gateway until it is told to stop. In a cluster it waits for Redis and Postgres, not ready, for as long as it takes.
@@ -161,6 +162,7 @@ impl App {
             kinds: Arc::new(config.kinds.clone()),
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), connections.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&ports.store), Arc::clone(&ephemeral))),
             ephemeral,
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
@@ -176,10 +178,12 @@ impl App {
             tracker: tasks.connections.clone(),
             closing: tasks.closing.clone(),
         };
+        let frames = FrameLimits::default();
         let routes = Routes {
+            socketio: Service::new(&lines, frames, config.socketio.clone()),
             lines,
             emulations: Arc::new(Emulations::default()),
-            frames: FrameLimits::default(),
+            frames,
             origins: Arc::new(Origins::new(&config.allowed_origins).context("allowed_origins")?),
             keys: Arc::new(config.api_keys.clone()),
             hsts_seconds: config.hsts_seconds,
@@ -209,6 +213,8 @@ impl App {
         self.ports.broker.start(&self.node.id, self.node.feed.sink(self.inbound()));
         let heartbeat = Arc::clone(&self.heartbeat);
         self.tasks.spawn(async move { heartbeat.run().await });
+        let socketio = Arc::clone(&self.routes.socketio);
+        self.tasks.spawn(async move { socketio.run().await });
         self.follow_clients();
         let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
         self.tasks.spawn(async move { revocable.follow(&heartbeat).await });
@@ -234,6 +240,8 @@ impl App {
         self.tasks.spawn(async move { node.online.sweep().await });
         let node = Arc::clone(&self.node);
         self.tasks.spawn(async move { node.typists.run().await });
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move { node.unread.run().await });
     }
 
     /// What is done with everything that arrives and is no conversation's.
@@ -277,6 +285,7 @@ impl App {
         };
         println!("Starling {} ({mode})", env!("CARGO_PKG_VERSION"));
         println!("  clients   ws://{public}/connection/websocket");
+        println!("            http://{public}/socket.io/");
         println!("  chat page http://{public}/chat");
         println!("  health    http://{health}/readyz  /healthz  /metrics");
         if self.keys.is_development() {

@@ -2,8 +2,11 @@
 //!
 //! May use: protocol, session, outbox, socket. Deliberately absent: actions, the ports, and HTTP routes.
 
+pub mod echo;
 mod emulation;
+pub mod engineio;
 mod link;
+pub mod socketio;
 mod websocket;
 
 use std::sync::Arc;

@@ -82,7 +82,8 @@ async fn heed(incoming: Result<Incoming, FrameError>, link: &mut Link, outbox: &
     }
 }
 
-fn refuse(outbox: &Arc<Outbox>, error: FrameError) {
+/// Ends a connection that breaks the WebSocket protocol, with the code that says how.
+pub(super) fn refuse(outbox: &Arc<Outbox>, error: FrameError) {
     let last_words = encode::close(error.close_code(), &error.to_string());
     outbox.close_with(Disconnect::BadRequest, last_words);
     let limit = match error {

@@ -4,8 +4,11 @@
 
 mod access;
 mod address;
+mod aliases;
 mod changes;
 mod conversations;
+mod echo;
+mod engineio;
 mod extract;
 mod headers;
 mod health;
@@ -21,6 +24,7 @@ mod receipts;
 mod revocations;
 mod schema;
 mod signals;
+mod socketio;
 mod users;
 
 use std::sync::Arc;
@@ -29,16 +33,17 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware,
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use shared::auth::TokenMint;
 
+pub use echo::Echo;
 pub use health::{Health, health_router};
 pub use origins::Origins;
 
 use crate::{
     api_key::ApiKeys,
-    connection::{Emulations, Lines},
+    connection::{Emulations, Lines, socketio::Service},
     frame::FrameLimits,
 };
 
@@ -54,6 +59,8 @@ pub struct Routes {
     pub lines: Lines,
     /// HTTP sessions of this node.
     pub emulations: Arc<Emulations>,
+    /// Socket.IO connections of this node.
+    pub socketio: Arc<Service>,
     /// Limits of inbound WebSocket messages.
     pub frames: FrameLimits,
     /// Who may ask from a browser.
@@ -75,10 +82,12 @@ pub fn public_router(routes: Routes) -> Router {
         .route("/dev/token", get(page::dev_token))
         .route("/connection/websocket", get(realtime::websocket))
         .route("/connection/sse", get(realtime::sse))
+        .route("/socket.io/", any(socketio::socketio))
         .route("/docs", get(page::docs))
         .route("/docs/{file}", get(page::docs_file))
         .route("/connection/http_stream", post(realtime::http_stream))
         .route("/emulation", post(realtime::emulation))
+        .merge(aliases::router())
         .merge(openapi::router())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

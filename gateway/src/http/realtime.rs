@@ -62,7 +62,11 @@ pub async fn websocket(
 }
 
 /// Lets a new connection in, or says why not.
-fn admit(routes: &Routes, peer: SocketAddr, headers: &HeaderMap) -> Result<(Admitted, Source), Problem> {
+pub(super) fn admit(
+    routes: &Routes,
+    peer: SocketAddr,
+    headers: &HeaderMap,
+) -> Result<(Admitted, Source), Problem> {
     let limiter = &routes.lines.node.limiter;
     let address = client_address(peer, headers, limiter.trusted_proxies());
     let admitted = limiter.admit(address).map_err(Problem::turned)?;

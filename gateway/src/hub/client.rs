@@ -62,10 +62,13 @@ impl Client {
         }
     }
 
-    /// Asks for a sign of life.
+    /// Asks for a sign of life, where the transport beneath does not.
     pub fn ping(&self) {
-        self.awaits_pong.store(true, Ordering::Relaxed);
-        self.send((self.dialect.ping)(), Class::Durable);
+        let ping = (self.dialect.ping)();
+        if !ping.is_empty() {
+            self.awaits_pong.store(true, Ordering::Relaxed);
+            self.send(ping, Class::Durable);
+        }
     }
 
     /// The client has given a sign of life. False when none was asked for.

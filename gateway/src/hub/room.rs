@@ -202,10 +202,11 @@ impl Room {
         for &id in &open {
             let Member { client, subscription, .. } = &self.members[self.index[&id]];
             subscription.end();
-            if subscription.server_side {
+            let resubscribe = (client.dialect.resubscribe)(conversation);
+            if subscription.server_side || resubscribe.is_empty() {
                 client.close(Disconnect::InsufficientState);
             } else {
-                client.send((client.dialect.resubscribe)(conversation), Class::Durable);
+                client.send(resubscribe, Class::Durable);
             }
             self.remove(id);
         }

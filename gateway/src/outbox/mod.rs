@@ -4,7 +4,8 @@
 //! once, without blocking. Only a socket that cannot take them gets a queue and a writer task; the task drains the queue
 //! and ends, and the outbox is direct again. An idle outbox therefore owns no queue and no task.
 //!
-//! For a response body (HTTP streaming, SSE) the socket is not ours: the outbox always queues, and a [`Drain`] is the body.
+//! For a response body (HTTP streaming, SSE) the socket is not ours: the outbox always queues, and a [`Drain`] is the body. A client
+//! that polls fetches what waits ([`Outbox::poll_fetch`]) until it brings a socket of its own ([`Outbox::attach`]).
 //!
 //! The queue is bounded in bytes. Over the limit, ephemeral chunks are dropped first; if durable ones alone are too many,
 //! the client is disconnected as slow and comes back to resume.
@@ -14,6 +15,7 @@
 
 mod context;
 mod drain;
+mod fetch;
 mod queue;
 mod writer;
 
@@ -32,6 +34,7 @@ pub use context::{
     FAREWELL_SECONDS_MAX, OUTBOX_BYTES_MAX, OutboxContext, OutboxLimits, OutboxMetrics, WRITE_SECONDS_MAX,
 };
 pub use drain::Drain;
+pub use fetch::Fetched;
 use queue::{CHUNK_BYTES_OVERHEAD, Pushed, Queue};
 
 /// The bytes that tell a client why it is disconnected, framed for its wire: a close frame, a last event.

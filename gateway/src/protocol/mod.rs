@@ -5,6 +5,8 @@
 //! Adding a protocol is a folder with its `README.md` and `golden/`, and its lines here.
 
 pub mod centrifuge;
+pub mod engineio;
+pub mod socketio;
 
 use crate::dialect::Dialect;
 

@@ -103,6 +103,11 @@ impl Session {
         self
     }
 
+    /// The client, once it has said who it is.
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_deref()
+    }
+
     /// Whether the client has said who it is.
     pub fn is_authenticated(&self) -> bool {
         self.client.is_some()
@@ -309,7 +314,13 @@ impl Session {
         for conversation in joined {
             if action::authorize(&self.node, who, &conversation).await.is_err() {
                 self.unsubscribe(client, &conversation);
-                client.send((client.dialect.resubscribe)(&conversation), Class::Durable);
+                let resubscribe = (client.dialect.resubscribe)(&conversation);
+                let told = if resubscribe.is_empty() {
+                    (client.dialect.removed)(&conversation)
+                } else {
+                    resubscribe
+                };
+                client.send(told, Class::Durable);
             }
         }
     }

@@ -12,7 +12,10 @@ use gateway::{
     action::{self, AckMode, Limits, MembershipCache, Node},
     announcement::Announcement,
     api_key::{ApiKey, ApiKeys, Scope},
-    connection::{Emulations, Lines},
+    connection::{
+        Emulations, Lines,
+        socketio::{Service, SocketIoSettings},
+    },
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
@@ -27,6 +30,7 @@ use gateway::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 use jsonwebtoken::{EncodingKey, Header};
 use loadtest::client::{Client, Push, Pushes};
@@ -151,6 +155,7 @@ impl Site {
             )),
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&self.store), Arc::clone(&ephemeral))),
             ephemeral,
             kinds: Arc::new(kinds()),
             memberships: Arc::new(MembershipCache::default()),
@@ -170,10 +175,15 @@ impl Site {
             tracker: tracker.clone(),
             closing: stop.clone(),
         };
+        let frames = FrameLimits::default();
+        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let (serving, running) = (Arc::clone(&socketio), tracker.clone());
+        running.spawn(async move { serving.run().await });
         let routes = Routes {
             lines,
+            socketio,
             emulations,
-            frames: FrameLimits::default(),
+            frames,
             origins: Arc::new(Origins::new(&[FRIEND.to_owned()]).unwrap()),
             keys: Arc::clone(&self.keys),
             hsts_seconds: 60,
@@ -375,9 +385,12 @@ pub async fn next(pushes: &mut Pushes) -> Push {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, pushes.next()).await.expect("nothing came").unwrap() {
             Push::Join(..) | Push::Leave(..) | Push::Stored(_) | Push::Event(..) => {}
-            // What a user is told of conversations has tests of its own.
+            // What a user is told of conversations and their members has tests of its own.
             Push::Publication(_, publication)
-                if publication.tags.get("kind").is_some_and(|kind| kind == "conversation") => {}
+                if publication
+                    .tags
+                    .get("kind")
+                    .is_some_and(|kind| kind == "conversation" || kind == "members") => {}
             push => return push,
         }
     }

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use gateway::{
     action::{AckMode, Limits, MembershipCache, Node},
     api_key::ApiKeys,
-    connection::{Emulations, Lines},
+    connection::{
+        Emulations, Lines,
+        socketio::{Service, SocketIoSettings},
+    },
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
     frame::FrameLimits,
@@ -20,6 +23,7 @@ use gateway::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 use shared::{
     auth::TokenVerifier,
@@ -112,6 +116,7 @@ impl Gateway {
             roster: Arc::new(Roster::new(presence.clone(), Arc::clone(&ephemeral), tracker.clone())),
             online: Arc::new(online),
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&store), Arc::clone(&ephemeral))),
             ephemeral,
             kinds: Arc::default(),
             memberships: Arc::new(MembershipCache::default()),
@@ -138,10 +143,15 @@ impl Gateway {
             tracker: tracker.clone(),
             closing: stop.clone(),
         };
+        let frames = FrameLimits::default();
+        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let (serving, running) = (Arc::clone(&socketio), tracker.clone());
+        running.spawn(async move { serving.run().await });
         let routes = Routes {
             lines,
+            socketio,
             emulations: Arc::new(Emulations::default()),
-            frames: FrameLimits::default(),
+            frames,
             origins: Arc::new(Origins::default()),
             keys: Arc::new(ApiKeys::parse(&[]).unwrap()),
             hsts_seconds: 0,

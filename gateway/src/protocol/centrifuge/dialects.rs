@@ -23,11 +23,11 @@ const ENVELOPE_BYTES_GUESS: usize = 320;
 pub static WEBSOCKET: Dialect = Dialect {
     name: "centrifuge/websocket",
     index: 0,
-    batch: |conversation, events| websocket(&lines(conversation, events)),
+    batch: &|conversation, events| websocket(&lines(conversation, events)),
     frame: websocket,
     stored: |stored| websocket(&stored_line(stored)),
     resubscribe: |conversation| websocket(&unsubscribe_line(conversation, Unsubscribe::InsufficientState)),
-    removed: |conversation| websocket(&unsubscribe_line(conversation, Unsubscribe::Removed)),
+    removed: &|conversation| websocket(&unsubscribe_line(conversation, Unsubscribe::Removed)),
     farewell: close_frame,
     ping: || Bytes::from_static(b"\x81\x02{}"),
 };
@@ -36,11 +36,11 @@ pub static WEBSOCKET: Dialect = Dialect {
 pub static SSE: Dialect = Dialect {
     name: "centrifuge/sse",
     index: 1,
-    batch: |conversation, events| sse(&lines(conversation, events)),
+    batch: &|conversation, events| sse(&lines(conversation, events)),
     frame: sse,
     stored: |stored| sse(&stored_line(stored)),
     resubscribe: |conversation| sse(&unsubscribe_line(conversation, Unsubscribe::InsufficientState)),
-    removed: |conversation| sse(&unsubscribe_line(conversation, Unsubscribe::Removed)),
+    removed: &|conversation| sse(&unsubscribe_line(conversation, Unsubscribe::Removed)),
     farewell: |why| farewell(why, sse),
     ping: || Bytes::from_static(b"data: {}\n\n"),
 };
@@ -49,11 +49,11 @@ pub static SSE: Dialect = Dialect {
 pub static HTTP_STREAM: Dialect = Dialect {
     name: "centrifuge/http_stream",
     index: 2,
-    batch: |conversation, events| http_stream(&lines(conversation, events)),
+    batch: &|conversation, events| http_stream(&lines(conversation, events)),
     frame: http_stream,
     stored: |stored| http_stream(&stored_line(stored)),
     resubscribe: |conversation| http_stream(&unsubscribe_line(conversation, Unsubscribe::InsufficientState)),
-    removed: |conversation| http_stream(&unsubscribe_line(conversation, Unsubscribe::Removed)),
+    removed: &|conversation| http_stream(&unsubscribe_line(conversation, Unsubscribe::Removed)),
     farewell: |why| farewell(why, http_stream),
     ping: || Bytes::from_static(b"{}\n"),
 };

@@ -1,0 +1,104 @@
+//! Socket.IO on an Engine.IO connection: who is in which namespace, and what may be said there when.
+//!
+//! What a namespace means is a [`Server`]'s to say: the chat in production, an echo for conformance suites.
+
+mod chat;
+mod service;
+
+use std::{collections::HashMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use shared::domain::Disconnect;
+
+pub use chat::ChatServer;
+pub use service::{Service, SocketIoSettings};
+
+use super::engineio::{Application, Message};
+use crate::protocol::socketio::{Arguments, Decoder, Kind, Packet};
+
+/// Namespaces that one connection may be in.
+pub const NAMESPACES_MAX: usize = 16;
+
+/// Lets clients into namespaces.
+#[async_trait]
+pub trait Server: Send {
+    /// Lets a client into a namespace, or not, and tells it so. `auth` is the JSON object that it shows. `None` when it is
+    /// not in; it may try again.
+    async fn connect(&mut self, namespace: &str, auth: Option<&Bytes>) -> Option<Box<dyn Peer>>;
+}
+
+/// One client in one namespace. Dropped when it leaves.
+#[async_trait]
+pub trait Peer: Send {
+    /// Something happened; `id` wants an acknowledgement.
+    ///
+    /// # Errors
+    /// The reason for which the whole connection is to end.
+    async fn event(
+        &mut self,
+        id: Option<u64>,
+        name: Option<&str>,
+        arguments: Arguments,
+    ) -> Result<(), Disconnect>;
+}
+
+/// One client's Socket.IO.
+pub struct SocketIo<S> {
+    server: S,
+    decoder: Decoder,
+    peers: HashMap<Arc<str>, Box<dyn Peer>>,
+    is_settled: bool,
+}
+
+impl<S: Server> SocketIo<S> {
+    /// A client that is in no namespace.
+    pub fn new(server: S) -> Self {
+        Self { server, decoder: Decoder::default(), peers: HashMap::new(), is_settled: false }
+    }
+
+    async fn packet(&mut self, packet: Packet) -> Result<(), Disconnect> {
+        let Packet { namespace, kind } = packet;
+        if let Kind::Connect(auth) = kind {
+            if self.peers.contains_key(namespace.as_str()) || self.peers.len() == NAMESPACES_MAX {
+                return Err(Disconnect::BadRequest);
+            }
+            if let Some(peer) = self.server.connect(&namespace, auth.as_ref()).await {
+                self.is_settled = true;
+                self.peers.insert(namespace.into(), peer);
+            }
+            return Ok(());
+        }
+        if kind == Kind::Disconnect {
+            return self.peers.remove(namespace.as_str()).map(drop).ok_or(Disconnect::BadRequest);
+        }
+        let peer = self.peers.get_mut(namespace.as_str()).ok_or(Disconnect::BadRequest)?;
+        match kind {
+            Kind::Event { id, name, arguments } => peer.event(id, name.as_deref(), arguments).await,
+            // Nothing that this server says asks for an answer, and one that nobody waits for is let pass.
+            Kind::Ack { .. } | Kind::Connect(_) | Kind::Disconnect => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl<S: Server> Application for SocketIo<S> {
+    async fn message(&mut self, message: Message) -> Result<(), Disconnect> {
+        let packet = match message {
+            Message::Text(text) => self.decoder.text(&text),
+            Message::Binary(bytes) => self.decoder.binary(bytes),
+        };
+        match packet {
+            Ok(Some(packet)) => self.packet(packet).await,
+            Ok(None) => Ok(()),
+            Err(violation) => {
+                tracing::debug!(%violation, "a client has broken the protocol");
+                Err(Disconnect::BadRequest)
+            }
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+}
