@@ -85,7 +85,7 @@ impl Publisher {
                     publish.checked = false;
                 }
                 Publication::NeedsSeed => {
-                    publish.seed = Some(self.store.last_seq(&publish.conversation).await?)
+                    publish.seed = Some(self.store.last_seq(&publish.conversation).await?);
                 }
                 Publication::NeedsCheck => match self.store.message(publish.payload.id).await? {
                     Some(stored) => return Ok(accepted_before(&stored)),
