@@ -79,7 +79,10 @@ async fn an_app_written_for_node_sees_the_same_here() {
     let (there, here) = (Server::reference().await, Standalone::start().await);
     let app = async |url: String| node(Path::new(APP), &["demo.mjs", &url], &[]).await;
     let (there, here) = (app(there.url()).await, app(here.url()).await);
-    let (there, here) = (there.unwrap_or_else(|failure| panic!("{failure}")), here.unwrap_or_else(|failure| panic!("{failure}")));
+    let (there, here) = (
+        there.unwrap_or_else(|failure| panic!("{failure}")),
+        here.unwrap_or_else(|failure| panic!("{failure}")),
+    );
     let lines = there.lines().zip(here.lines());
     let differing: Vec<_> = lines.filter(|(there, here)| there != here).collect();
     assert!(differing.is_empty() && there == here, "(Node, here): {differing:#?}");

@@ -183,7 +183,10 @@ await step('presence: who is in a conversation, who is online, and when somebody
   assert.deepEqual(new Set(Object.values(here.presence ?? here).map(({ user }) => user)), new Set([ann, bob]));
   await phone.watch(bob);
   await phone.sees('online', { user: bob, online: true });
-  assert.equal(await refusal(carls.watch(dora).then(() => carls.ask('user_presence', { users: [dora] }))).catch(() => FORBIDDEN), FORBIDDEN);
+  // Strangers cannot be watched, nor asked about; whoever does not exist is a stranger, too.
+  await carls.watch(dora).catch(() => {});
+  await carls.sees('unsubscribed', { code: FORBIDDEN }, `presence:${dora}`);
+  assert.deepEqual(await carls.ask('user_presence', { users: [dora] }), { users: [] });
   const second = await device(bob);
   second.close();
   bobs.close();
