@@ -164,7 +164,7 @@ async function scenario(mode, enter) {
     for (const text of ['m1', 'm2', 'm3']) say('alice sends', await one.send(id, { text, client_id: text }));
     link.mend();
     await within('bob is back', again);
-    say('recovered', two.socket.recovered);
+    say('recovered', Boolean(two.socket.recovered));
     await shows(two, 'm3');
     say('alice sends', await one.send(id, { text: 'live again', client_id: 'm4' }));
     await shows(two, 'live again');
@@ -186,7 +186,7 @@ async function scenario(mode, enter) {
     const app = connect('bob again', second, bob);
     say('bob joins', await app.join(id, two.conversation(id).messages.at(-1).seq));
     await shows(app, 'n2');
-    say('recovered', app.socket.recovered);
+    say('recovered', Boolean(app.socket.recovered));
     say('alice sends', await one.send(id, { text: 'good night', client_id: 'a4' }));
     await Promise.all([shows(one, 'good night'), shows(app, 'good night')]);
     await until('all is known', () => isOnline(app, alice) && isOnline(one, bob) && app.conversation(id).readBy.has(alice));
