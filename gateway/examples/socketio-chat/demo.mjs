@@ -70,7 +70,9 @@ async function scenario(mode, enter) {
   const one = connect('alice', first, alice);
   await step('alice connects and joins, and bob is not there', async () => {
     say('alice registers', await one.register());
-    say('alice joins', await one.join(id));
+    // Before anything is said, strangers need not see each other.
+    say('alice sends', await one.send(id, { text: 'are you there?', client_id: 'a0' }));
+    say('alice joins', await one.join(id, 0));
     await until('bob is known to be away', () => isOnline(one, bob) === false);
     await landed(one, mode, say);
   });
@@ -79,7 +81,7 @@ async function scenario(mode, enter) {
   await step('bob comes', async () => {
     say('bob registers', await two.register());
     await until('alice sees bob come', () => isOnline(one, bob));
-    say('bob joins', await two.join(id));
+    say('bob joins', await two.join(id, 0));
     await until('bob sees alice', () => isOnline(two, alice));
     await landed(two, mode, say);
   });
@@ -95,7 +97,7 @@ async function scenario(mode, enter) {
   await step('a body may be any JSON', async () => {
     const body = { text: 'x', n: [0, -2.5, 1e21, true, null, {}, []], '': { 'ä"\\': '\u0000\u2028' } };
     say('bob sends', await two.send(id, { body, client_id: 'b2' }));
-    await until('both have it', () => [one, two].every((chat) => texts(chat).length === 4));
+    await until('both have it', () => [one, two].every((chat) => texts(chat).length === 5));
   });
 
   await step('sending again changes nothing', async () => {
