@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::AsyncCommands;
+use redis::{Cmd, FromRedisValue};
 
 use super::{Kept, Recovery};
 use crate::{
     broker::{
         BrokerError,
-        redis::{RedisConfig, keys::Keys},
+        redis::{RedisConfig, keys::Keys, route::Pool},
     },
     domain::{ConversationId, UserId},
 };
@@ -17,7 +17,7 @@ use crate::{
 /// Sessions of all nodes.
 pub struct RedisRecovery {
     keys: Keys,
-    pool: deadpool_redis::Pool,
+    pool: Pool,
 }
 
 impl RedisRecovery {
@@ -32,6 +32,11 @@ impl RedisRecovery {
     fn key(&self, user: &UserId, secret: &str) -> String {
         self.keys.session(&ConversationId::personal(user), secret)
     }
+
+    async fn call<T: FromRedisValue>(&self, user: &UserId, command: &Cmd) -> Result<T, BrokerError> {
+        let slot = self.keys.slot_of(&ConversationId::personal(user));
+        self.pool.run(slot, |mut held| async move { command.query_async(&mut held).await }).await
+    }
 }
 
 #[async_trait]
@@ -44,20 +49,17 @@ impl Recovery for RedisRecovery {
         life: Duration,
     ) -> Result<(), BrokerError> {
         let json = serde_json::to_vec(session).expect("a session is plain data");
-        let mut connection = self.pool.get().await?;
         let seconds = life.as_secs().max(1);
-        let () = connection.set_ex(self.key(user, secret), json, seconds).await?;
-        Ok(())
+        self.call(user, redis::cmd("SET").arg(self.key(user, secret)).arg(json).arg("EX").arg(seconds)).await
     }
 
     async fn find(&self, user: &UserId, secret: &str) -> Result<Option<Kept>, BrokerError> {
-        let json: Option<Vec<u8>> = self.pool.get().await?.get(self.key(user, secret)).await?;
+        let json: Option<Vec<u8>> = self.call(user, redis::cmd("GET").arg(self.key(user, secret))).await?;
         // One that another version has written is none that can be taken up here.
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 
     async fn forget(&self, user: &UserId, secret: &str) -> Result<(), BrokerError> {
-        let () = self.pool.get().await?.del(self.key(user, secret)).await?;
-        Ok(())
+        self.call(user, redis::cmd("DEL").arg(self.key(user, secret))).await
     }
 }
