@@ -117,9 +117,14 @@ async function scenario(mode, enter) {
 
   await step('what is read is known to the other', async () => {
     const { messages, readBy } = one.conversation(id);
-    say('bob reads', await two.read(id, messages[1].seq));
-    await until('alice knows', () => readBy.get(bob) === messages[1].seq);
+    for (const text of ['r1', 'r2']) say('alice sends', await one.send(id, { text, client_id: text }));
+    await Promise.all([shows(one, 'r2'), shows(two, 'r2')]);
+    const seq = messages.at(-2).seq;
+    say('bob reads', await two.read(id, seq));
+    await until('alice knows', () => readBy.get(bob) === seq);
     say('bob reads less', await two.read(id, messages[0].seq));
+    say('bob sends', await two.send(id, { text: 'r3', client_id: 'r3' }));
+    await Promise.all([shows(one, 'r3'), shows(two, 'r3')]);
     say('alice reads all', await one.read(id));
     await until('bob knows', () => two.conversation(id).readBy.get(alice) === messages.at(-1).seq);
   });
