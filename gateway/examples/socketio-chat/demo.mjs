@@ -154,7 +154,7 @@ async function scenario(mode, enter) {
   await step('who leaves hears nothing, and catches up on return', async () => {
     const seen = one.conversation(id).messages.at(-1).seq;
     say('alice leaves', await one.leave(id));
-    for (const text of ['are you', 'still there?']) say('bob sends', await two.send(id, { text, client_id: text }));
+    for (const text of ['are you', 'still there?']) say('bob sends', await two.send(id, { text }));
     await shows(two, 'still there?');
     say('alice missed', !texts(one).includes('are you'));
     say('alice joins', await one.join(id, seen));
