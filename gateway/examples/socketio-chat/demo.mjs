@@ -122,11 +122,13 @@ async function scenario(mode, enter) {
     const seq = messages.at(-2).seq;
     say('bob reads', await two.read(id, seq));
     await until('alice knows', () => readBy.get(bob) === seq);
+    say('alice sees that bob has read', { seq });
     say('bob reads less', await two.read(id, messages[0].seq));
     say('bob sends', await two.send(id, { text: 'r3', client_id: 'r3' }));
     await Promise.all([shows(one, 'r3'), shows(two, 'r3')]);
     say('alice reads all', await one.read(id));
     await until('bob knows', () => two.conversation(id).readBy.get(alice) === messages.at(-1).seq);
+    say('bob sees that alice has read', { seq: messages.at(-1).seq });
   });
 
   await step('what is not allowed is refused', async () => {
