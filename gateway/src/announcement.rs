@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::action::{MembersChanged, SendAway};
 
@@ -13,6 +14,13 @@ pub enum Announcement {
     MembersChanged(MembersChanged),
     /// A user's connections are to end.
     SendAway(SendAway),
+    /// A session is taken up by another connection: whoever had it before is gone and does not know it yet.
+    TakenUp {
+        /// The session's secret.
+        secret: String,
+        /// Whose it is now.
+        holder: Uuid,
+    },
     /// Commands for an HTTP session that the addressed node holds.
     Emulation {
         /// The session's secret.

@@ -180,7 +180,7 @@ impl App {
         };
         let frames = FrameLimits::default();
         let routes = Routes {
-            socketio: Service::new(&lines, frames, config.socketio.clone()),
+            socketio: Service::new(&lines, Arc::clone(&ports.recovery), frames, config.socketio.clone()),
             lines,
             emulations: Arc::new(Emulations::default()),
             frames,
@@ -247,7 +247,7 @@ impl App {
     /// What is done with everything that arrives and is no conversation's.
     fn inbound(&self) -> impl Fn(Inbound) + Send + Sync + 'static {
         let (node, emulations) = (Arc::clone(&self.node), Arc::clone(&self.routes.emulations));
-        let heartbeat = Arc::clone(&self.heartbeat);
+        let (heartbeat, socketio) = (Arc::clone(&self.heartbeat), Arc::clone(&self.routes.socketio));
         let tasks = self.tasks.background.clone();
         move |inbound| match inbound {
             Inbound::Stored(partition, upto) => node.pending.stored(partition, upto),
@@ -259,6 +259,7 @@ impl App {
                     let node = Arc::clone(&node);
                     tasks.spawn(async move { action::members_changed(&node, &change).await });
                 }
+                Some(Announcement::TakenUp { secret, holder }) => socketio.taken_up(&secret, holder),
                 Some(Announcement::SendAway(away)) => action::send_away(&node, &heartbeat, &away),
                 Some(Announcement::Emulation { session, data }) => {
                     emulations.hand_over(&session, data.into());

@@ -46,6 +46,7 @@ use shared::{
     presence::{Presence, memory::MemoryPresence},
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
+    recovery::memory::MemoryRecovery,
     revocations::{Revocations, memory::MemoryRevocations},
     store::{Store, sqlite::SqliteStore},
 };
@@ -176,7 +177,8 @@ impl Site {
             closing: stop.clone(),
         };
         let frames = FrameLimits::default();
-        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let socketio =
+            Service::new(&lines, Arc::new(MemoryRecovery::default()), frames, SocketIoSettings::default());
         let (serving, running) = (Arc::clone(&socketio), tracker.clone());
         running.spawn(async move { serving.run().await });
         let routes = Routes {
@@ -249,6 +251,7 @@ fn inbound(
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
             Announcement::MembersChanged(_) => {}
+            Announcement::TakenUp { .. } => {}
             Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());

@@ -37,6 +37,7 @@ use shared::{
     presence::memory::MemoryPresence,
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
+    recovery::memory::MemoryRecovery,
     revocations::Revocations,
     store::{Store, sqlite::SqliteStore},
 };
@@ -144,7 +145,8 @@ impl Gateway {
             closing: stop.clone(),
         };
         let frames = FrameLimits::default();
-        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let socketio =
+            Service::new(&lines, Arc::new(MemoryRecovery::default()), frames, SocketIoSettings::default());
         let (serving, running) = (Arc::clone(&socketio), tracker.clone());
         running.spawn(async move { serving.run().await });
         let routes = Routes {
