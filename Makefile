@@ -1,19 +1,21 @@
 .DEFAULT_GOAL := help
+# What Redis `make cluster` starts: server or cluster.
+REDIS ?= server
 # How long `make fuzz` runs each of its targets.
 FUZZ_SECONDS ?= 60
 # How long Postgres is away in `make outage`.
 OUTAGE_SECONDS ?= 180
-.PHONY: help run cluster test storm outage lint fmt bench fuzz fuzz-http slowhttp deps clean
+.PHONY: help run cluster test storm outage lint fmt bench bench-peers fuzz fuzz-http slowhttp deps clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run one gateway that needs nothing else (ARGS="--help" for its options)
 	cargo run --release -p gateway -- $(ARGS)
 
-cluster: ## Run a whole cluster on this machine until Ctrl-C (ARGS="--gateways 3", ARGS="--help")
+cluster: ## Run a whole cluster on this machine until Ctrl-C (REDIS=cluster, ARGS="--gateways 3", ARGS="--help")
 	cargo build --release -p gateway -p persister --bins
-	cargo run --release -p deploy --bin cluster -- $(ARGS)
+	cargo run --release -p deploy --bin cluster -- --redis $(REDIS) $(ARGS)
 
 test: ## Install what is missing, check style, build, run all tests; the last line is the sum
 	@.ci/test
@@ -34,7 +36,10 @@ fmt: ## Format all code
 	cargo fmt --all
 
 bench: ## Run the benchmarks
-	cargo bench -p gateway
+	cargo bench -p gateway -p persister
+
+bench-peers: ## Measure Starling beside npm socket.io and socketioxide (slow; ROUNDS=3, see .ci/bench-peers)
+	@.ci/bench-peers
 
 fuzz: ## Feed random frames, commands and tokens to the code that reads them (nightly; slow; FUZZ_SECONDS=60 each)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) .ci/fuzz

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::{
-    Backend, Haproxy, PostgresOptions, PostgresServer, Process, Program, RedisOptions, RedisServer, TcpProxy,
-    binary, free_port, http_get,
+    Backend, Haproxy, PostgresOptions, PostgresServer, Process, Program, RedisCluster, RedisClusterOptions,
+    RedisOptions, RedisServer, TcpProxy, binary, free_port, http_get,
 };
 
 /// Longest wait until a gateway or persister says that it is ready. It includes the migrations.
@@ -27,14 +27,17 @@ pub struct ClusterOptions {
     pub haproxy: bool,
     /// The balancer's port; gateway `i` then gets `port + 1 + i`. Without it all ports are free ones.
     pub port: Option<u16>,
-    /// Whether each gateway reaches Redis through a [`TcpProxy`] of its own, see [`Cluster::redis_proxy`].
+    /// Whether each gateway reaches Redis through a [`TcpProxy`] of its own, see [`Cluster::redis_proxy`]. Not for a Redis
+    /// Cluster, whose servers say themselves where they are.
     pub redis_proxies: bool,
     /// More environment variables for each gateway; they win over the harness's own.
     pub gateway_env: Vec<(String, String)>,
     /// The same for each persister.
     pub persister_env: Vec<(String, String)>,
-    /// How Redis is set up.
+    /// How Redis is set up, if it is one server.
     pub redis: RedisOptions,
+    /// A Redis Cluster takes its place.
+    pub redis_cluster: Option<RedisClusterOptions>,
     /// How Postgres is set up.
     pub postgres: PostgresOptions,
 }
@@ -50,6 +53,7 @@ impl Default for ClusterOptions {
             gateway_env: Vec::new(),
             persister_env: Vec::new(),
             redis: RedisOptions::default(),
+            redis_cluster: None,
             postgres: PostgresOptions::default(),
         }
     }
@@ -66,6 +70,12 @@ struct Node {
     redis_proxy: Option<TcpProxy>,
 }
 
+#[derive(Debug)]
+enum Redis {
+    Server(RedisServer),
+    Cluster(RedisCluster),
+}
+
 /// A running cluster. Gateways and persisters are counted from 0, in the order in which they were started; a killed one keeps
 /// its place. Dropping the value kills everything and removes all data.
 #[derive(Debug)]
@@ -74,7 +84,7 @@ pub struct Cluster {
     gateways: Vec<Node>,
     persisters: Vec<Node>,
     haproxy: Option<Haproxy>,
-    redis: RedisServer,
+    redis: Redis,
     postgres: PostgresServer,
     database_url: String,
     dir: TempDir,
@@ -91,7 +101,10 @@ impl Cluster {
         binary("persister")?;
         let dir =
             tempfile::Builder::new().prefix("starling-cluster-").tempdir().context("temporary directory")?;
-        let redis = RedisServer::start(options.redis.clone()).await?;
+        let redis = match &options.redis_cluster {
+            None => Redis::Server(RedisServer::start(options.redis.clone()).await?),
+            Some(cluster) => Redis::Cluster(RedisCluster::start(cluster.clone()).await?),
+        };
         let postgres = PostgresServer::start(options.postgres.clone()).await?;
         let database_url = postgres.create_database(DATABASE).await?;
         let (gateways, persisters) = (options.gateways, options.persisters);
@@ -168,8 +181,25 @@ impl Cluster {
     }
 
     /// Redis, to break and restart it.
+    ///
+    /// # Panics
+    /// When [`ClusterOptions::redis_cluster`] takes its place.
     pub fn redis(&mut self) -> &mut RedisServer {
-        &mut self.redis
+        match &mut self.redis {
+            Redis::Server(server) => server,
+            Redis::Cluster(_) => panic!("ClusterOptions::redis_cluster is on"),
+        }
+    }
+
+    /// The Redis Cluster, to break and mend it.
+    ///
+    /// # Panics
+    /// When [`ClusterOptions::redis_cluster`] is off.
+    pub fn redis_cluster(&mut self) -> &mut RedisCluster {
+        match &mut self.redis {
+            Redis::Cluster(cluster) => cluster,
+            Redis::Server(_) => panic!("ClusterOptions::redis_cluster is off"),
+        }
     }
 
     /// Postgres, to break and restart it.
@@ -182,9 +212,12 @@ impl Cluster {
         self.haproxy.as_mut()
     }
 
-    /// The URL of Redis itself, without a proxy.
+    /// The URL of Redis itself, without a proxy; of a Redis Cluster, those of all its servers, separated by commas.
     pub fn redis_url(&self) -> String {
-        self.redis.url()
+        match &self.redis {
+            Redis::Server(server) => server.url(),
+            Redis::Cluster(cluster) => cluster.url(),
+        }
     }
 
     /// The URL of the cluster's database.
@@ -277,7 +310,11 @@ impl Cluster {
     pub fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
         let nodes = self.gateways.iter_mut().chain(&mut self.persisters).map(|node| &mut node.process);
         let haproxy = self.haproxy.iter_mut().map(Haproxy::process);
-        nodes.chain(haproxy).chain([self.redis.process(), self.postgres.process()])
+        let redis: Vec<&mut Process> = match &mut self.redis {
+            Redis::Server(server) => vec![server.process()],
+            Redis::Cluster(cluster) => cluster.processes().collect(),
+        };
+        nodes.chain(haproxy).chain(redis).chain([self.postgres.process()])
     }
 
     /// Stops everything in an orderly way: gateways, persisters, HAProxy, Redis, Postgres.
@@ -297,7 +334,11 @@ impl Cluster {
         if let Some(haproxy) = &mut self.haproxy {
             result = result.and(haproxy.stop().await);
         }
-        result.and(self.redis.stop().await).and(self.postgres.stop().await)
+        result = result.and(match &mut self.redis {
+            Redis::Server(server) => server.stop().await,
+            Redis::Cluster(cluster) => cluster.stop().await,
+        });
+        result.and(self.postgres.stop().await)
     }
 
     async fn spawn_gateway(&mut self) -> Result<usize> {
@@ -308,13 +349,13 @@ impl Cluster {
             None => free_port()?,
         };
         let redis_proxy = if self.options.redis_proxies {
-            Some(TcpProxy::start(self.redis.address()).await?)
+            Some(TcpProxy::start(self.redis().address()).await?)
         } else {
             None
         };
         let redis_url = redis_proxy
             .as_ref()
-            .map_or_else(|| self.redis.url(), |proxy| format!("redis://{}/", proxy.addr()));
+            .map_or_else(|| self.redis_url(), |proxy| format!("redis://{}/", proxy.addr()));
         let health_port = free_port()?;
         let program = Program::new(&name, binary("gateway")?)
             .env("REDIS_URL", redis_url)
@@ -336,7 +377,7 @@ impl Cluster {
         let name = format!("persister-{index}");
         let health_port = free_port()?;
         let program = Program::new(&name, binary("persister")?)
-            .env("REDIS_URL", self.redis.url())
+            .env("REDIS_URL", self.redis_url())
             .env("DATABASE_URL", &self.database_url)
             .env("STARLING_HEALTH_LISTEN", format!("127.0.0.1:{health_port}"))
             .env("STARLING_PERSISTER", &name);

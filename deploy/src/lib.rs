@@ -19,6 +19,7 @@ mod process;
 mod program;
 mod proxy;
 mod redis;
+mod redis_cluster;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use haproxy::{Backend, Haproxy};
@@ -29,3 +30,4 @@ pub use process::Process;
 pub use program::{Program, binary};
 pub use proxy::TcpProxy;
 pub use redis::{RedisOptions, RedisServer};
+pub use redis_cluster::{RedisCluster, RedisClusterOptions};

@@ -5,8 +5,8 @@
 use std::{collections::HashSet, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
-use clap::Parser;
-use deploy::{Cluster, ClusterOptions};
+use clap::{Parser, ValueEnum};
+use deploy::{Cluster, ClusterOptions, RedisClusterOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How soon the death of a part is noticed.
@@ -25,12 +25,27 @@ struct Arguments {
     /// Number of persisters. With 0 nothing is stored, and Redis keeps everything.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=64))]
     persisters: u16,
+    /// What Redis is.
+    #[arg(long, value_enum, default_value_t)]
+    redis: Redis,
+    /// Replicas of each server of a Redis Cluster.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4))]
+    redis_replicas: u16,
     /// Port of HAProxy. The gateways get the ports after it.
     #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..=65_000))]
     port: u16,
     /// Only gateways, no HAProxy in front. The first one listens on the port after `--port`.
     #[arg(long)]
     no_haproxy: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Redis {
+    /// One server.
+    #[default]
+    Server,
+    /// A Redis Cluster of three primaries.
+    Cluster,
 }
 
 #[tokio::main]
@@ -53,7 +68,12 @@ async fn run(arguments: &Arguments) -> Result<()> {
         "Starting Redis, Postgres, {} gateways, {} persisters …",
         arguments.gateways, arguments.persisters
     );
+    let redis_cluster = (arguments.redis == Redis::Cluster).then(|| RedisClusterOptions {
+        replicas: arguments.redis_replicas.into(),
+        ..RedisClusterOptions::default()
+    });
     let options = ClusterOptions {
+        redis_cluster,
         gateways: arguments.gateways.into(),
         persisters: arguments.persisters.into(),
         haproxy: !arguments.no_haproxy,

@@ -25,6 +25,7 @@ pub mod roster;
 pub mod session;
 pub mod socket;
 pub mod typing;
+pub mod unread;
 pub mod view;
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ impl Hall {
             time: 1_790_000_000_000,
             sender: UserId::parse("alice").unwrap(),
             client_id: None,
+            reply_to: None,
             kind: MessageKind::TEXT,
             body: Body::from_json(format!("{:?}", "x".repeat(BODY_BYTES - 2))),
         });

@@ -41,7 +41,8 @@ const EXAMPLES: &str = "Examples:
 #[derive(clap::Args, Deserialize, Debug, Clone, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
-    /// Redis ≥ 7 of the cluster, for example `redis://127.0.0.1:6379`. Required.
+    /// Redis ≥ 7 of the cluster, for example `redis://127.0.0.1:6379`. Required. If it is a Redis Cluster, several addresses
+    /// may be given, separated by commas.
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Postgres ≥ 14 of the cluster, for example `postgres://user@host/starling`. Required.

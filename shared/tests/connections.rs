@@ -49,6 +49,15 @@ impl Connected for OnRedis {
     }
 }
 
+impl Connected for OnCluster {
+    fn connections(&self, ttl_ms: u64) -> Box<dyn Connections> {
+        Box::new(RedisConnections::with_ttl_ms(&self.config, ttl_ms).unwrap())
+    }
+    async fn lose(&self, _: &mut Box<dyn Connections>) {
+        self.flush().await;
+    }
+}
+
 /// Longer than a test.
 const LONG_MS: u64 = 600_000;
 

@@ -40,6 +40,15 @@ impl Present for OnRedis {
     }
 }
 
+impl Present for OnCluster {
+    fn presence(&self, ttl_ms: Option<u64>) -> Box<dyn Presence> {
+        Box::new(match ttl_ms {
+            Some(ttl_ms) => RedisPresence::with_ttl_ms(&self.config, ttl_ms).unwrap(),
+            None => RedisPresence::new(&self.config).unwrap(),
+        })
+    }
+}
+
 fn client(user: &str, number: u128) -> ClientInfo {
     ClientInfo {
         user: UserId::parse(user).unwrap(),

@@ -50,6 +50,12 @@ impl Rated for OnRedis {
     }
 }
 
+impl Rated for OnCluster {
+    fn rates(&self) -> Box<dyn RateLimits> {
+        Box::new(RedisRateLimits::new(&self.config).unwrap())
+    }
+}
+
 /// A user that no other test has, also where all tests share one process's memory.
 fn user(name: &str) -> Subject {
     Subject::User(UserId::parse(&format!("{name}-{}", uuid::Uuid::new_v4().simple())).unwrap())

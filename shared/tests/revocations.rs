@@ -43,6 +43,12 @@ impl Revoking for OnRedis {
     }
 }
 
+impl Revoking for OnCluster {
+    fn revocations(&self, life: Duration) -> Box<dyn Revocations> {
+        Box::new(RedisRevocations::new(&self.config, life).unwrap())
+    }
+}
+
 fn token(jti: impl Into<String>) -> Revocation {
     Revocation::Token(jti.into())
 }

@@ -17,7 +17,7 @@ use shared::{
         TokenVerifier,
     },
     clock::now_ms,
-    domain::{ConversationId, UserId},
+    domain::{ConversationId, RoleName, UserId},
 };
 use support_jwks::{Answer, Server};
 
@@ -252,7 +252,7 @@ async fn roles_are_read_where_they_are_some() {
     ] {
         let token = sign(&header("HS256", None), SECRET, &with(&claims));
         let read = verifier.verify(&token).await.unwrap().identity.roles;
-        assert_eq!(read.iter().map(|role| role.as_str()).collect::<Vec<_>>(), roles, "{claims}");
+        assert_eq!(read.iter().map(RoleName::as_str).collect::<Vec<_>>(), roles, "{claims}");
     }
     let token = sign(&header("HS256", None), SECRET, &with(&json!({ "roles": many })));
     assert_eq!(verifier.verify(&token).await.unwrap().identity.roles.len(), ROLES_MAX);

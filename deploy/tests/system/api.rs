@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, SECRET, Stage, connect};
 
-/// A key with the scope `publish`, and how it is configured.
-const KEY: &str = "sk_system-test";
-const KEY_LINE: &str = "system:publish:";
+/// A key of an application server.
+pub const KEY: &str = "sk_system-test";
+/// How it is configured.
+pub const KEY_LINE: &str = "system:publish+presence+connections:\
+    6e53b22e08e436b257331ee2ebd93fbe15038d753b2b67be0535955f141a7f32";
 const TOKEN_SECONDS: u64 = 3_600;
 
 async fn next(pushes: &mut Pushes) -> Push {
@@ -34,8 +36,7 @@ async fn subscribed(url: &str, user: &str, group: &str) -> (Client, Pushes) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_is_managed_on_one_node_and_followed_on_the_other() {
     let stage = Stage::start(|options| {
-        let hash = "6e53b22e08e436b257331ee2ebd93fbe15038d753b2b67be0535955f141a7f32";
-        options.gateway_env.push(("STARLING_API_KEYS".to_owned(), format!("{KEY_LINE}{hash}")));
+        options.gateway_env.push(("STARLING_API_KEYS".to_owned(), KEY_LINE.to_owned()));
     })
     .await;
     let (one, two) = (stage.gateway_url(0), stage.gateway_url(1));

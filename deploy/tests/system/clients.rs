@@ -5,9 +5,13 @@ use std::{path::Path, process::Stdio, time::Duration};
 use deploy::ClusterOptions;
 use tokio::process::Command;
 
-use crate::support::{SECRET, Stage, Standalone};
+use crate::{
+    api::{KEY, KEY_LINE},
+    support::{SECRET, Stage, Standalone},
+};
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/tests/clients");
+const CHAT_APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/examples/centrifuge-chat");
 /// Each script gives up by itself before.
 const SCRIPT_TIMEOUT: Duration = Duration::from_mins(3);
 
@@ -35,6 +39,22 @@ async fn the_stock_client_on_a_standalone_node() {
     run("sdk.mjs", &urls).await.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_app_on_the_stock_client() {
+    let key = ("STARLING_API_KEYS".to_owned(), KEY_LINE.to_owned());
+    let stage = Stage::start(|options: &mut ClusterOptions| options.gateway_env.push(key)).await;
+    let standalone = Standalone::start_with(&[("STARLING_API_KEYS", KEY_LINE)]).await;
+    let env = [("API_KEY", KEY.to_owned())];
+    let (near, far, alone) = (stage.gateway_url(0), stage.gateway_url(1), standalone.url());
+    let mut failures = Vec::new();
+    for urls in [vec![&near, &far], vec![&alone]] {
+        let arguments: Vec<&str> =
+            ["demo.mjs"].into_iter().chain(urls.iter().map(|url| url.as_str())).collect();
+        failures.extend(node(Path::new(CHAT_APP), &arguments, &env).await.err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Runs a script of [`SCRIPTS`] to its end.
 pub async fn run(script: &str, env: &[(&str, String)]) -> Result<(), String> {
     node(Path::new(SCRIPTS), &[script], env).await.map(drop)
@@ -42,7 +62,7 @@ pub async fn run(script: &str, env: &[(&str, String)]) -> Result<(), String> {
 
 /// Runs Node with `arguments`, of which the first is a script in `dir`, to its end, shows what it printed, and returns what it
 /// printed to its standard output, or says which script failed.
-async fn node(dir: &Path, arguments: &[&str], env: &[(&str, String)]) -> Result<String, String> {
+pub async fn node(dir: &Path, arguments: &[&str], env: &[(&str, String)]) -> Result<String, String> {
     let script = arguments.join(" ");
     assert!(
         dir.join("node_modules/.package-lock.json").is_file(),

@@ -78,15 +78,21 @@ impl Stage {
         Ok(count.unsigned_abs())
     }
 
-    /// How many entries the logs of all partitions have.
+    /// How many entries the logs of all partitions have, on all servers.
     pub async fn log_entries(&self) -> Result<u64, redis::RedisError> {
-        let client = redis::Client::open(self.cluster.redis_url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        let logs: Vec<String> = redis::cmd("KEYS").arg("{*}log").query_async(&mut connection).await?;
         let mut entries = 0;
-        for log in logs {
-            let length: u64 = redis::cmd("XLEN").arg(log).query_async(&mut connection).await?;
-            entries += length;
+        for url in self.cluster.redis_url().split(',') {
+            let client = redis::Client::open(url)?;
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
+            if role.first() != Some(&redis::Value::BulkString(b"master".to_vec())) {
+                continue;
+            }
+            let logs: Vec<String> = redis::cmd("KEYS").arg("{*}log").query_async(&mut connection).await?;
+            for log in logs {
+                let length: u64 = redis::cmd("XLEN").arg(log).query_async(&mut connection).await?;
+                entries += length;
+            }
         }
         Ok(entries)
     }

@@ -54,7 +54,7 @@ pub use users::{PRESENCE_USERS_MAX, SendAway, connections, disconnect, send_away
 
 use crate::{
     ephemeral::Ephemeral, feed::Feed, limits::Limiter, metrics::Metrics, online::OnlineUsers,
-    pending::Pending, revocation::Revocable, roster::Roster, typing::Typists,
+    pending::Pending, revocation::Revocable, roster::Roster, typing::Typists, unread::UnreadCounts,
 };
 
 /// Which commit a publish waits for.
@@ -117,6 +117,8 @@ pub struct Node {
     pub online: Arc<OnlineUsers>,
     /// Who types on this node.
     pub typists: Arc<Typists>,
+    /// Whose unread counts are to be told.
+    pub unread: Arc<UnreadCounts>,
     /// The way out for what is kept nowhere.
     pub ephemeral: Arc<Ephemeral>,
     /// Who may be where, for a while.

@@ -42,6 +42,8 @@ pub async fn mark(
     };
     match marked {
         Marked::Forward(receipt) => {
+            // The other devices of the reader, which may not follow the conversation.
+            node.unread.changed(conversation, Seq(0));
             tell(node, conversation, receipt).await;
             Ok(())
         }

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use shared::{
     auth::Identity,
-    domain::{Message, MessageId, MessageKind, Partition, Permission, Refusal, Send, Sent, UserId},
+    domain::{
+        ConversationKind, Message, MessageId, MessageKind, Partition, Permission, Refusal, Send, Sent, UserId,
+    },
     publisher::PublishError,
     record::Payload,
 };
@@ -118,6 +120,10 @@ pub(super) async fn accept(
         node.metrics.publishes.increment(1);
     }
     let partition = Partition::of(&conversation, node.broker.partitions());
+    let has_members = matches!(conversation.kind(), ConversationKind::Direct(_) | ConversationKind::Stored);
+    if has_members && payload.kind.is_counted() && !accepted.duplicate {
+        node.unread.changed(&conversation, accepted.seq);
+    }
     let message = payload.at(conversation, accepted.seq, accepted.prev, accepted.time);
     Ok(await_stored(node, partition, accepted.position, message, client, sent))
 }

@@ -46,8 +46,23 @@ pub async fn subscribe(
     }
     if subscription.has_ended() {
         node.roster.leave(conversation, &client.info);
+    } else {
+        show_receipts(node, client, conversation).await;
     }
     Ok(subscription)
+}
+
+/// Tells a client that has just joined how far the members have come. What is marked meanwhile it is told live.
+async fn show_receipts(node: &Node, client: &Client, conversation: &ConversationId) {
+    match node.store.receipts(conversation).await {
+        Ok(receipts) if receipts.is_empty() => {}
+        Ok(receipts) => {
+            let events: Vec<Event> = receipts.into_iter().map(Event::Receipt).collect();
+            client.send((client.dialect.batch)(conversation, &events), Class::Ephemeral);
+        }
+        // The client can ask for them.
+        Err(error) => tracing::debug!(%error, "receipts were not shown"),
+    }
 }
 
 /// Tells a client that has begun to follow a user how things stand. What changes while that is read is told again, since it

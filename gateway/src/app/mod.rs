@@ -39,6 +39,7 @@ use crate::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 
 /// Runs a gateway until it is told to stop. In a cluster it waits for Redis and Postgres, not ready, for as long as it takes.
@@ -164,6 +165,7 @@ impl App {
             kinds: Arc::new(config.kinds.clone()),
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), connections.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&ports.store), Arc::clone(&ephemeral))),
             ephemeral,
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
@@ -243,6 +245,8 @@ impl App {
         self.tasks.spawn(async move { node.online.sweep().await });
         let node = Arc::clone(&self.node);
         self.tasks.spawn(async move { node.typists.run().await });
+        let node = Arc::clone(&self.node);
+        self.tasks.spawn(async move { node.unread.run().await });
     }
 
     /// What is done with everything that arrives and is no conversation's.

@@ -67,7 +67,8 @@ const EXAMPLES: &str = "Examples:
 #[serde(deny_unknown_fields, default)]
 #[expect(clippy::doc_markdown, rustdoc::bare_urls, reason = "the comments are what --help prints")]
 struct Settings {
-    /// Redis 7 or later of the cluster, such as `redis://127.0.0.1:6379`.
+    /// Redis 7 or later of the cluster, such as `redis://127.0.0.1:6379`. If it is a Redis Cluster, several addresses may be
+    /// given, separated by commas.
     #[arg(long, env = "REDIS_URL", value_name = "URL")]
     redis_url: Option<String>,
     /// Postgres 14 or later of the cluster, such as `postgres://user@host/starling`.

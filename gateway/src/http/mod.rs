@@ -4,6 +4,7 @@
 
 mod access;
 mod address;
+mod aliases;
 mod changes;
 mod conversations;
 mod echo;
@@ -89,6 +90,7 @@ pub fn public_router(routes: Routes) -> Router {
         .route("/docs/{file}", get(page::docs_file))
         .route("/connection/http_stream", post(realtime::http_stream))
         .route("/emulation", post(realtime::emulation))
+        .merge(aliases::router())
         .merge(openapi::router())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

@@ -106,7 +106,7 @@ mod tests {
         let (_, document) = parts();
         let paths: Vec<&String> = document.paths.paths.keys().collect();
         assert!(paths.iter().all(|path| path.starts_with("/v1/")), "{paths:?}");
-        assert_eq!(paths.len(), 26, "{paths:?}");
+        assert_eq!(paths.len(), 25, "{paths:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ const DEV_TOKEN_SECONDS: u64 = 3_600;
 /// How long it can be asked for at most, in seconds.
 const DEV_TOKEN_SECONDS_MAX: u64 = 24 * 3_600;
 
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SECURITY: [(HeaderName, &str); 2] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -31,15 +32,18 @@ pub async fn root() -> Redirect {
 
 /// `GET /chat`
 pub async fn chat() -> Response {
-    serve("text/html; charset=utf-8", include_str!("chat.html"))
+    serve("text/html; charset=utf-8", include_str!("chat/page.html"))
 }
 
 /// `GET /chat/{file}`
 pub async fn file(Path(name): Path<String>) -> Response {
     match name.as_str() {
-        "chat.js" => serve("text/javascript; charset=utf-8", include_str!("chat.js")),
-        "chat_client.js" => serve("text/javascript; charset=utf-8", include_str!("chat_client.js")),
-        "chat.css" => serve("text/css; charset=utf-8", include_str!("chat.css")),
+        "page.css" => serve("text/css; charset=utf-8", include_str!("chat/page.css")),
+        "page.js" => serve(JAVASCRIPT, include_str!("chat/page.js")),
+        "session.js" => serve(JAVASCRIPT, include_str!("chat/session.js")),
+        "conversation.js" => serve(JAVASCRIPT, include_str!("chat/conversation.js")),
+        "messages.js" => serve(JAVASCRIPT, include_str!("chat/messages.js")),
+        "list.js" => serve(JAVASCRIPT, include_str!("chat/list.js")),
         _ => super::problem::no_such_route().await.into_response(),
     }
 }
@@ -52,7 +56,7 @@ pub async fn docs() -> Response {
 /// `GET /docs/{file}`
 pub async fn docs_file(Path(name): Path<String>) -> Response {
     match name.as_str() {
-        "docs.js" => serve("text/javascript; charset=utf-8", include_str!("docs.js")),
+        "docs.js" => serve(JAVASCRIPT, include_str!("docs.js")),
         "docs.css" => serve("text/css; charset=utf-8", include_str!("docs.css")),
         _ => super::problem::no_such_route().await.into_response(),
     }

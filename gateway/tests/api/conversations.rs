@@ -156,8 +156,8 @@ async fn a_user_lists_its_own_conversations() {
             None => break,
         }
     }
-    made.sort();
-    assert_eq!(found, made);
+    made.reverse();
+    assert_eq!(found, made, "newest first");
     let bad = node.ask("GET", "/v1/conversations?limit=201", &bob, None).await;
     assert_eq!(bad.problem(), (400, "invalid".to_owned()));
 }

@@ -84,7 +84,7 @@ async fn every_operation_of_the_document_is_there_and_asks_who_it_is() {
             operations += 1;
         }
     }
-    assert_eq!(operations, 12);
+    assert_eq!(operations, 34);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -280,7 +280,9 @@ async fn every_device_is_told_what_becomes_of_conversations() {
     let (_phone, mut to_phone) = one.connect("bob").await;
     let (_desk, mut to_desk) = two.connect("bob").await;
     let group = one.group(&["bob"]).await;
-    let created = json!({ "action": "created", "conversation": group, "kind": "group", "by": "alice" });
+    let created = json!({
+        "action": "created", "conversation": group, "kind": "group", "role": "member", "by": "alice",
+    });
     for pushes in [&mut to_phone, &mut to_desk] {
         assert_eq!(message(pushes, "user:bob", "conversation").await, created);
     }
@@ -293,7 +295,7 @@ async fn every_device_is_told_what_becomes_of_conversations() {
     for pushes in [&mut to_phone, &mut to_desk] {
         let removed = json!({ "action": "removed", "conversation": group, "by": "alice" });
         assert_eq!(message(pushes, "user:bob", "conversation").await, removed);
-        let added = json!({ "action": "added", "conversation": group });
+        let added = json!({ "action": "added", "conversation": group, "role": "member" });
         assert_eq!(message(pushes, "user:bob", "conversation").await, added);
     }
 }

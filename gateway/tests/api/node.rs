@@ -31,6 +31,7 @@ use gateway::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 use jsonwebtoken::{EncodingKey, Header};
 use loadtest::client::{Client, Push, Pushes};
@@ -156,6 +157,7 @@ impl Site {
             )),
             online,
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&self.store), Arc::clone(&ephemeral))),
             ephemeral,
             kinds: Arc::new(kinds()),
             memberships: Arc::new(MembershipCache::default()),
@@ -389,9 +391,12 @@ pub async fn next(pushes: &mut Pushes) -> Push {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, pushes.next()).await.expect("nothing came").unwrap() {
             Push::Join(..) | Push::Leave(..) | Push::Stored(_) | Push::Event(..) => {}
-            // What a user is told of conversations has tests of its own.
+            // What a user is told of conversations and their members has tests of its own.
             Push::Publication(_, publication)
-                if publication.tags.get("kind").is_some_and(|kind| kind == "conversation") => {}
+                if publication
+                    .tags
+                    .get("kind")
+                    .is_some_and(|kind| kind == "conversation" || kind == "members") => {}
             push => return push,
         }
     }

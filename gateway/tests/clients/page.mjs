@@ -64,12 +64,68 @@ async function talk(browser) {
       const marks = await near.page.locator('li.mine .mark').allTextContents();
       return marks.length === 2 && marks.every((mark) => mark === '✓✓');
     });
-    const label = await near.page.locator('li.mine .mark').first().getAttribute('aria-label');
-    assert.match(label, /^Stored/);
     await shot(near, 'talk-desktop');
     await shot(far, 'talk-phone');
   });
 
+  await step('what was read is marked, in the list of who it was sent to nothing is unread', async () => {
+    await until('everything of alice is marked read', async () => {
+      const states = await near.page.locator('li.mine').evaluateAll((items) => items.map((item) => item.dataset.state));
+      return states.length === 2 && states.every((state) => state === 'read');
+    });
+    assert.equal(await near.page.locator('li.mine .mark').first().getAttribute('aria-label'), `Read by ${bob}`);
+  });
+
+  await step('who types is seen, until the message is there', async () => {
+    await near.page.getByLabel('Message', { exact: true }).pressSequentially('thinking');
+    await far.page.getByText(`${alice} is typing`).waitFor();
+    await shot(far, 'typing-phone');
+    await near.page.getByLabel('Message', { exact: true }).fill('');
+    await far.page.locator('#typing').waitFor({ state: 'hidden' });
+  });
+
+  await step('reactions, edits and deletions by keyboard are seen on the other side', async () => {
+    const last = far.page.locator('#log li').last();
+    await last.getByRole('button', { name: 'React with 👍' }).focus();
+    await far.page.keyboard.press('Enter');
+    await near.page.getByRole('button', { name: `👍 by ${bob}` }).waitFor();
+    await shot(near, 'reaction-desktop');
+    await near.page.getByLabel('Message', { exact: true }).focus();
+    await near.page.keyboard.press('ArrowUp');
+    await near.say('<b>still not bold</b>');
+    await far.has('<b>still not bold</b>');
+    assert.equal(await far.page.locator('#log li .edited').last().textContent(), 'edited');
+    near.page.once('dialog', (dialog) => dialog.accept());
+    await near.page.locator('#log li').last().getByRole('button', { name: 'Delete' }).focus();
+    await near.page.keyboard.press('Enter');
+    await far.has('Message deleted');
+    await shot(far, 'deleted-phone');
+  });
+
+  await step('the list shows who is online, and what is unread in a conversation that is not open', async () => {
+    await far.page.getByRole('button', { name: 'Back to the list' }).click();
+    await far.page.locator('.dot[data-online="true"]').waitFor();
+    await far.page.getByText('New conversation').click();
+    await far.page.getByLabel('People').fill(`${alice}, carol-${run}`);
+    await far.page.getByLabel('Name of the group').fill('Picnic');
+    await far.page.getByRole('button', { name: 'Create' }).click();
+    await until('the group is open', async () => (await far.page.locator('#where').textContent()) === 'Picnic');
+    await far.say('Who brings the cake?');
+    const row = near.page.getByRole('button', { name: /Picnic/ });
+    await row.locator('.badge', { hasText: '1' }).waitFor();
+    await shot(near, 'unread-desktop');
+    await far.page.getByRole('button', { name: 'Back to the list' }).click();
+    await shot(far, 'list-phone');
+    await row.click();
+    await near.has('Who brings the cake?');
+    await until('nothing is unread', () => row.locator('.badge').isHidden());
+    await near.open();
+    await near.is('connected');
+    await far.open();
+    await far.is('connected');
+  });
+
+  const said = ['Hello from node A', 'Grüße zurück 世界 🐦', 'Message deleted'];
   const missed = Array.from({ length: 5 }, (_, number) => `while you were away ${number + 1}`);
   await step('one is cut off, and both go on writing', async () => {
     link.cut();
@@ -89,8 +145,7 @@ async function talk(browser) {
     link.mend();
     await far.context.setOffline(false);
     await far.is('connected');
-    const first = ['Hello from node A', 'Grüße zurück 世界 🐦', '<b>not bold</b> & so on'];
-    const all = [...first, ...missed, 'from the tunnel 1', 'from the tunnel 2'];
+    const all = [...said, ...missed, 'from the tunnel 1', 'from the tunnel 2'];
     await Promise.all([near.sees(all), far.sees(all)]);
     await near.say('live again');
     await Promise.all([near.sees([...all, 'live again']), far.sees([...all, 'live again'])]);

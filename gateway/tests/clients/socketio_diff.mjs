@@ -2,7 +2,7 @@
 // comes of it. Each difference that is meant has its reason in odd_expected.mjs; any other one fails. Without URLs Node is compared
 // with itself. `ONLY` names a part of what is to run, `VERBOSE=1` shows all reactions.
 
-import { EXPECTED } from './odd_expected.mjs';
+import { EXPECTED, REASONS } from './odd_expected.mjs';
 import { bodyCases, engineCases, requestCases, socketCases, upgradeCases } from './odd_input.mjs';
 import { startReference } from './reference.mjs';
 import { Engine, SEPARATOR, pause } from './wire.mjs';
@@ -150,17 +150,30 @@ function both(name, frames, level, options) {
 const explained = new Map();
 const unexplained = [];
 
-/** The packets mean the same, but are not written the same. */
-function isSpelling(one, other) {
-  const values = (reaction) => reaction.split(' · ').map((packet) => {
-    const at = packet.search(/[[{]/);
-    try {
-      return at < 0 ? packet : packet.slice(0, at) + JSON.stringify(JSON.parse(packet.slice(at)));
-    } catch {
-      return packet;
-    }
-  });
-  return values(one).join() === values(other).join();
+/** A reaction as over a WebSocket, and without the ways in which a polling session says that it is over. */
+const bare = (reaction) =>
+  reaction
+    .replace(/^POST \d+ · /, '')
+    .replace(/(^| · )(6 · )?1 · closed$/, '$1closed')
+    .replace(/(?<= · |^)b([A-Za-z0-9+/=]*)(?= · )/g, (_, base64) => `<${Buffer.from(base64, 'base64').toString('hex')}>`)
+    .replace(/^404 .*$/s, '404');
+
+/** The packets of a reaction, printed as Node prints them. */
+const respelled = (reaction) => bare(reaction).split(' · ').map((packet) => {
+  const at = packet.search(/[[{]/);
+  try {
+    return at < 0 ? packet : packet.slice(0, at) + JSON.stringify(JSON.parse(packet.slice(at)));
+  } catch {
+    return packet;
+  }
+}).join();
+
+/** Why `other` may differ from `one`, if it may. */
+function reason(name, one, other) {
+  const expected = EXPECTED[name] ?? EXPECTED[name.replace(/^\S+ \S+: /, '')];
+  if (expected?.reaction === bare(other)) return expected.why;
+  if (bare(one) === bare(other)) return REASONS.ending;
+  return respelled(one) === respelled(other) ? REASONS.spelling : undefined;
 }
 
 async function compare([name, server, run, options]) {
@@ -174,9 +187,7 @@ async function compare([name, server, run, options]) {
   }
   if (process.env.VERBOSE) console.log(`${name}: ${short(one)}`);
   if (one === other) return;
-  const expected = EXPECTED[name] ?? EXPECTED[name.replace(/^\S+ \S+: /, '')];
-  let why = expected && [expected.reaction].flat().includes(other) && expected.why;
-  if (!why && isSpelling(one, other)) why = EXPECTED.spelling.why;
+  const why = reason(name, one, other);
   if (why) explained.set(name, [one, other, why]);
   else unexplained.push([name, one, other]);
 }

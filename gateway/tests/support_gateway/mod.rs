@@ -24,6 +24,7 @@ use gateway::{
     roster::Roster,
     socket::{self, AcceptLimits},
     typing::Typists,
+    unread::UnreadCounts,
 };
 use shared::{
     auth::TokenVerifier,
@@ -117,6 +118,7 @@ impl Gateway {
             roster: Arc::new(Roster::new(presence.clone(), Arc::clone(&ephemeral), tracker.clone())),
             online: Arc::new(online),
             typists: Arc::new(Typists::new(Arc::clone(&ephemeral), tracker.clone())),
+            unread: Arc::new(UnreadCounts::new(Arc::clone(&store), Arc::clone(&ephemeral))),
             ephemeral,
             kinds: Arc::default(),
             memberships: Arc::new(MembershipCache::default()),

@@ -267,17 +267,16 @@ impl Fleet {
         Ok(stretch)
     }
 
-    /// Waits until all that is due has come. The use of the CPU stays what it was before.
+    /// Waits until all that is due has come.
     ///
     /// # Errors
     /// When a worker has ended.
     pub async fn drained(&mut self, mut last: Moment) -> anyhow::Result<Moment> {
         for _ in 0..DRAIN_SECONDS_MAX {
             let (now, ..) = self.second(&last).await?;
-            let is_still = now.counts.publishes == last.counts.publishes
-                && now.counts.delivered == last.counts.delivered;
-            last.counts = now.counts;
-            if is_still && last.counts.lost() + last.counts.unknown() == 0 {
+            let new = now.counts.since(&last.counts);
+            last = now;
+            if new.publishes + new.delivered == 0 && last.counts.lost() + last.counts.unknown() == 0 {
                 break;
             }
         }

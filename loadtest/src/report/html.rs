@@ -47,16 +47,18 @@ pub fn page(report: &Report) -> String {
     page.push_str("<div class=charts>");
     let line =
         |name: &str, value: &dyn Fn(&Second) -> f64| (name.to_owned(), series.iter().map(value).collect());
-    chart(
-        "Delay of deliveries, ms",
-        series,
-        &[
-            line("p50", &|second| second.delay.p50),
-            line("p99", &|second| second.delay.p99),
-            line("max", &|second| second.delay.max),
-        ],
-        &mut page,
-    );
+    if report.limited.is_none() {
+        chart(
+            "Delay of deliveries, ms",
+            series,
+            &[
+                line("p50", &|second| second.delay.p50),
+                line("p99", &|second| second.delay.p99),
+                line("max", &|second| second.delay.max),
+            ],
+            &mut page,
+        );
+    }
     chart(
         "Messages in a second",
         series,

@@ -67,6 +67,9 @@ impl Frame {
             series: stretch.series.clone(),
             ..Report::default()
         };
+        if report.limited.is_some() {
+            report.series.iter_mut().for_each(|second| second.delay = Percentiles::default());
+        }
         report.objectives = self.objectives(&report, stretch);
         report
     }

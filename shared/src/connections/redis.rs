@@ -10,7 +10,11 @@ use super::{CONNECTION_TTL_SECONDS, Connections, Gone, RETURN_MS, TAKEN_MS, User
 use crate::{
     broker::{
         BrokerError,
-        redis::{RedisConfig, keys::Keys},
+        redis::{
+            RedisConfig,
+            keys::{Keys, Slot},
+            route::{Pool, Spread},
+        },
     },
     domain::{ConnectionId, ConnectionRecord, ConversationId, Partition, UserId},
 };
@@ -24,7 +28,7 @@ const TAKEN_PER_CALL_MAX: usize = 500;
 /// Who is connected to all nodes.
 pub struct RedisConnections {
     keys: Keys,
-    pool: deadpool_redis::Pool,
+    pool: Pool,
     script: Script,
     ttl_ms: u64,
 }
@@ -69,8 +73,30 @@ impl RedisConnections {
         request.cmd("EVALSHA").arg(self.script.get_hash()).arg(names.len()).arg(names)
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, request: &Pipeline) -> Result<T, BrokerError> {
-        Ok(request.query_async(&mut self.pool.get().await?).await?)
+    fn slot_of(&self, user: &UserId) -> Slot {
+        self.keys.slot_of(&ConversationId::personal(user))
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, slot: Slot, request: &Pipeline) -> Result<T, BrokerError> {
+        self.pool.run(slot, |mut held| async move { request.query_async(&mut held).await }).await
+    }
+
+    /// Sends one call for each item, by what `call` adds to a request.
+    async fn ask_each<I: Sync, T: redis::FromRedisValue>(
+        &self,
+        items: &[I],
+        slot: impl Fn(&I) -> Slot,
+        call: impl Fn(&mut Pipeline, &I) + Sync,
+    ) -> Spread<T> {
+        let call = &call;
+        let ask = |mut held, items: Vec<_>| async move {
+            let mut request = Self::request();
+            for item in items {
+                call(&mut request, item);
+            }
+            request.query_async(&mut held).await
+        };
+        self.pool.spread(items, slot, ask).await
     }
 }
 
@@ -84,17 +110,18 @@ impl Connections for RedisConnections {
         let users: Vec<(&UserId, Vec<&ConnectionRecord>)> = users.into_iter().collect();
         let mut came = Vec::new();
         for some in users.chunks(CALLS_PER_REQUEST_MAX) {
-            let mut request = Self::request();
-            for (user, records) in some {
-                let call = self.add(&mut request, &self.names(user));
+            let enter = |request: &mut Pipeline, (user, records): &(&UserId, Vec<&ConnectionRecord>)| {
+                let call = self.add(request, &self.names(user));
                 call.arg("enter").arg(self.ttl_ms).arg(user.as_str());
                 for record in records {
                     let json = serde_json::to_string(record).expect("a connection is plain data");
                     call.arg(record.client.to_string()).arg(json);
                 }
-            }
-            let answers: Vec<bool> = self.ask(&request).await?;
-            let news = some.iter().zip(answers).filter(|(_, is_new)| *is_new);
+            };
+            let answers: Vec<Option<bool>> =
+                self.ask_each(some, |(user, _)| self.slot_of(user), enter).await.some()?;
+            // A server that is away hears of its users by the next refresh.
+            let news = some.iter().zip(answers).filter(|(_, is_new)| *is_new == Some(true));
             came.extend(news.map(|((user, _), _)| (*user).clone()));
         }
         Ok(came)
@@ -104,13 +131,13 @@ impl Connections for RedisConnections {
         let mut request = Self::request();
         let call = self.add(&mut request, &self.names(user));
         call.arg("leave").arg(RETURN_MS).arg(user.as_str()).arg(client.to_string()).ignore();
-        self.ask(&request).await
+        self.ask(self.slot_of(user), &request).await
     }
 
     async fn list(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionRecord>, BrokerError> {
         let mut request = Self::request();
         self.add(&mut request, &self.names(user)).arg("list").arg(limit);
-        let (found,): (Vec<Option<String>>,) = self.ask(&request).await?;
+        let (found,): (Vec<Option<String>>,) = self.ask(self.slot_of(user), &request).await?;
         // What another version wrote and this one cannot read is not shown.
         Ok(found.iter().flatten().filter_map(|json| serde_json::from_str(json).ok()).collect())
     }
@@ -118,11 +145,11 @@ impl Connections for RedisConnections {
     async fn states(&self, users: &[UserId]) -> Result<Vec<UserState>, BrokerError> {
         let mut states = Vec::with_capacity(users.len());
         for some in users.chunks(CALLS_PER_REQUEST_MAX) {
-            let mut request = Self::request();
-            for user in some {
-                self.add(&mut request, &self.names(user)).arg("state").arg(user.as_str());
-            }
-            let answers: Vec<(u32, String)> = self.ask(&request).await?;
+            let state = |request: &mut Pipeline, user: &UserId| {
+                self.add(request, &self.names(user)).arg("state").arg(user.as_str());
+            };
+            let answers: Vec<(u32, String)> =
+                self.ask_each(some, |user| self.slot_of(user), state).await.all()?;
             states.extend(answers.into_iter().map(|(connections, seen)| UserState {
                 connected: connections > 0,
                 known: !seen.is_empty() && !seen.starts_with('-'),
@@ -136,13 +163,14 @@ impl Connections for RedisConnections {
         let partitions: Vec<Partition> = Partition::all(self.keys.partitions()).collect();
         let mut gone = Vec::new();
         for some in partitions.chunks(CALLS_PER_REQUEST_MAX) {
-            let mut request = Self::request();
-            for partition in some {
-                let call = self.add(&mut request, &self.partition_names(*partition));
+            let take = |request: &mut Pipeline, partition: &Partition| {
+                let call = self.add(request, &self.partition_names(*partition));
                 call.arg("take").arg(TAKEN_PER_CALL_MAX).arg(early_ms).arg(TAKEN_MS);
-            }
-            let answers: Vec<Vec<(String, u64)>> = self.ask(&request).await?;
-            let users = answers.into_iter().flatten();
+            };
+            // What a server that is away has is taken when it is back.
+            let answers: Vec<Option<Vec<(String, u64)>>> =
+                self.ask_each(some, |partition| self.keys.slot(*partition), take).await.some()?;
+            let users = answers.into_iter().flatten().flatten();
             gone.extend(
                 users.filter_map(|(user, last_seen)| {
                     Some(Gone { user: UserId::parse(&user).ok()?, last_seen })
@@ -165,7 +193,7 @@ impl Connections for RedisConnections {
             for user in &users {
                 call.arg(user.as_str());
             }
-            let (found,): (Vec<String>,) = self.ask(&request).await?;
+            let (found,): (Vec<String>,) = self.ask(self.keys.slot(partition), &request).await?;
             back.extend(found.iter().filter_map(|user| UserId::parse(user).ok()));
         }
         Ok(back)

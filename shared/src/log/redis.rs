@@ -1,5 +1,9 @@
 //! The log of cluster mode: one Redis stream for each partition.
 //!
+//! On a single server one blocking `XREAD` waits for all of them. In a Redis Cluster one command reads streams of one slot
+//! only, so every server is asked for each of its streams at once, without blocking, and again after a pause that is short
+//! while there is something to read. A server that is away does not keep the others' partitions from being read.
+//!
 //! What is trimmed is gone, so a trim must never meet entries that were not read. The ids of a stream come from the
 //! server's clock and start over where the data is lost, so they alone do not tell one log from the next; the
 //! partition's epoch does, since a log that has lost anything is not appended to before a new epoch was set. A reader
@@ -14,14 +18,22 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{RedisResult, Script, Value, aio::MultiplexedConnection};
+use redis::{
+    ErrorKind, FromRedisValue, Pipeline, RedisResult, Script, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
+};
 use tokio::time::Instant;
 
 use super::{Backlog, DEAD_LETTERS_MAX, Log, LogBatch, LogEntry, LogReader, Trimmed, UnreadableEntry};
 use crate::{
     broker::{
         BrokerError, EntryId, LogPosition,
-        redis::{RedisConfig, connection, keys::Keys, subscriber::notice},
+        redis::{
+            RedisConfig,
+            keys::Keys,
+            line::notice,
+            route::{Pool, Private, Router},
+        },
     },
     domain::{ConversationId, Epoch, Message, Partition, Seq},
     record::{Payload, decode_payload, encode_payload},
@@ -29,12 +41,15 @@ use crate::{
 
 /// How often a reader makes sure that the logs are still those that it reads.
 const STAMP_INTERVAL: Duration = Duration::from_secs(1);
+/// Pauses of a reader of a Redis Cluster between two looks that bring nothing; each is twice the one before.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(1);
+const LOOK_PAUSE_MAX: Duration = Duration::from_millis(32);
 
-/// The log over one Redis server.
+/// The log over one Redis server, or a Redis Cluster.
 pub struct RedisLog {
     config: RedisConfig,
     keys: Arc<Keys>,
-    pool: deadpool_redis::Pool,
+    pool: Pool,
 }
 
 impl RedisLog {
@@ -55,28 +70,33 @@ impl Log for RedisLog {
     }
 
     async fn reader(&self) -> Result<Box<dyn LogReader>, BrokerError> {
-        let mut reader = RedisReader {
-            client: connection::client(&self.config.url)?,
+        let router = Router::new(&self.config)?;
+        let is_cluster = router.routes().await?.is_cluster();
+        Ok(Box::new(RedisReader {
+            router,
+            is_cluster,
             response_timeout: self.config.response_timeout,
             keys: Arc::clone(&self.keys),
             trim: Script::new(include_str!("trim.lua")),
-            connection: None,
             places: BTreeMap::new(),
             looked: None,
-        };
-        reader.connect().await?;
-        Ok(Box::new(reader))
+            pause: LOOK_PAUSE_MIN,
+        }))
     }
 
     async fn notify_stored(&self, notices: &[(Partition, LogPosition)]) -> Result<(), BrokerError> {
-        let mut request = redis::pipe();
-        for &(partition, position) in notices {
-            request.cmd("SPUBLISH").arg(self.keys.stored(partition)).arg(notice(position)).ignore();
-        }
-        if !notices.is_empty() {
-            let () = request.query_async(&mut self.pool.get().await?).await?;
-        }
-        Ok(())
+        let told = self.pool.spread(
+            notices,
+            |&(partition, _)| self.keys.slot(partition),
+            |mut held, notices| async move {
+                let mut request = redis::pipe();
+                for &(partition, position) in notices {
+                    request.cmd("SPUBLISH").arg(self.keys.stored(partition)).arg(notice(position));
+                }
+                request.query_async::<Vec<u64>>(&mut held).await
+            },
+        );
+        told.await.all().map(drop)
     }
 
     async fn dead_letter(
@@ -100,26 +120,37 @@ impl Log for RedisLog {
                 }
             }
         }
-        let _: String = command.query_async(&mut self.pool.get().await?).await?;
+        let slot = self.keys.slot(partition);
+        let command = &command;
+        let _: String =
+            self.pool.run(slot, |mut held| async move { command.query_async(&mut held).await }).await?;
         Ok(())
     }
 
     async fn backlog(&self) -> Result<Vec<Backlog>, BrokerError> {
-        let mut request = redis::pipe();
-        for partition in Partition::all(self.config.partitions) {
-            let log = self.keys.log(partition);
-            request.cmd("XLEN").arg(&log);
-            request.cmd("XRANGE").arg(&log).arg("-").arg("+").arg("COUNT").arg(1);
-        }
-        let answers: Vec<Value> = request.query_async(&mut self.pool.get().await?).await?;
-        let backlogs = Partition::all(self.config.partitions).zip(answers.chunks_exact(2));
+        let partitions: Vec<Partition> = Partition::all(self.config.partitions).collect();
+        let asked = self.pool.spread(
+            &partitions,
+            |&partition| self.keys.slot(partition),
+            |mut held, partitions| async move {
+                let mut request = redis::pipe();
+                for &partition in partitions {
+                    let log = self.keys.log(partition);
+                    request.cmd("XLEN").arg(&log);
+                    request.cmd("XRANGE").arg(&log).arg("-").arg("+").arg("COUNT").arg(1);
+                }
+                let answers: Vec<Value> = request.query_async(&mut held).await?;
+                Ok(answers.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+            },
+        );
+        let backlogs = partitions.iter().zip(asked.await.some()?);
         Ok(backlogs
-            .map(|(partition, answers)| {
-                let entries = redis::from_redis_value_ref(&answers[0]).unwrap_or(0);
-                let oldest: Vec<(String, Value)> =
-                    redis::from_redis_value_ref(&answers[1]).unwrap_or_default();
+            .filter_map(|(&partition, answer)| {
+                let (entries, oldest) = answer?;
+                let entries = redis::from_redis_value_ref(&entries).unwrap_or(0);
+                let oldest: Vec<(String, Value)> = redis::from_redis_value_ref(&oldest).unwrap_or_default();
                 let oldest_ms = oldest.first().and_then(|(id, _)| Some(EntryId::parse(id)?.ms));
-                Backlog { partition, entries, oldest_ms }
+                Some(Backlog { partition, entries, oldest_ms })
             })
             .collect())
     }
@@ -148,51 +179,64 @@ struct Place {
 }
 
 struct RedisReader {
-    client: redis::Client,
+    /// A blocking read keeps its connections busy, so nobody else uses them.
+    router: Router<Private>,
+    is_cluster: bool,
     response_timeout: Duration,
     keys: Arc<Keys>,
     trim: Script,
-    /// A blocking read keeps it busy, so nobody else uses it.
-    connection: Option<MultiplexedConnection>,
     places: BTreeMap<Partition, Place>,
     /// When the stamps were last compared; `None` when there is something that was not looked at.
     looked: Option<Instant>,
+    /// The next pause, in a Redis Cluster.
+    pause: Duration,
 }
 
 /// What one `XREAD` returns: the entries by key.
 type Streams = Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>;
 
 impl RedisReader {
-    async fn connect(&mut self) -> RedisResult<MultiplexedConnection> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.clone());
+    /// Sends one command for each partition; what is `None` was not answered.
+    async fn ask_each<T: FromRedisValue + Send>(
+        &self,
+        partitions: &[Partition],
+        command: impl Fn(&mut Pipeline, Partition),
+    ) -> Result<Vec<Option<T>>, BrokerError> {
+        let command = &command;
+        let asked = self.router.spread(
+            partitions,
+            |&partition| self.keys.slot(partition),
+            |mut held, partitions| async move {
+                let mut request = redis::pipe();
+                request.ignore_errors();
+                for &partition in partitions {
+                    command(&mut request, partition);
+                }
+                request.query_async::<Vec<RedisResult<T>>>(&mut held).await
+            },
+        );
+        let answers = asked.await.some()?;
+        let has_moved = |answer: &Option<RedisResult<T>>| {
+            let error = answer.as_ref().and_then(|answer| answer.as_ref().err());
+            error.is_some_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::Moved))
+        };
+        if answers.iter().any(has_moved) {
+            self.router.refresh(&self.router.routes().await?).await;
         }
-        let settings = connection::timeouts(self.response_timeout);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&settings).await?;
-        self.connection = Some(connection.clone());
-        Ok(connection)
-    }
-
-    /// Gives the connection up after an error: an answer to the failed request may still be under way on it.
-    fn forget(&mut self) {
-        self.connection = None;
-        self.rewind();
+        Ok(answers.into_iter().map(|answer| answer?.ok()).collect())
     }
 
     /// Compares the stamps of all partitions, and forgets the places in those that have changed.
-    async fn look(&mut self) -> RedisResult<()> {
-        let mut connection = self.connect().await?;
+    async fn look(&mut self) -> Result<(), BrokerError> {
         self.looked = Some(Instant::now());
-        if self.places.is_empty() {
-            return Ok(());
-        }
-        let mut request = redis::pipe();
-        for &partition in self.places.keys() {
+        let partitions: Vec<Partition> = self.places.keys().copied().collect();
+        let get = |request: &mut Pipeline, partition| {
             request.cmd("HGET").arg(self.keys.epoch(partition)).arg("e");
-        }
-        let stamps: Vec<Option<u32>> = request.query_async(&mut connection).await?;
+        };
+        let stamps = self.ask_each::<Option<u32>>(&partitions, get).await?;
         for (place, stamp) in self.places.values_mut().zip(stamps) {
-            let stamp = stamp.map(Epoch);
+            // What could not be asked for is as it was.
+            let Some(stamp) = stamp.map(|stamp| stamp.map(Epoch)) else { continue };
             if place.stamp != stamp {
                 *place = Place { stamp, ..Place::default() };
             }
@@ -200,25 +244,65 @@ impl RedisReader {
         Ok(())
     }
 
-    async fn read_once(&mut self, limit: usize, wait: Duration) -> RedisResult<Streams> {
-        let seen = || self.places.iter().filter(|(_, place)| !place.is_blind);
-        let mut keys: Vec<String> = seen().map(|(&partition, _)| self.keys.log(partition)).collect();
-        if keys.is_empty() {
+    async fn read_once(&mut self, limit: usize, wait: Duration) -> Result<Streams, BrokerError> {
+        let seen: Vec<Partition> = self
+            .places
+            .iter()
+            .filter(|(_, place)| !place.is_blind)
+            .map(|(&partition, _)| partition)
+            .collect();
+        let Some(&first) = seen.first() else {
             tokio::time::sleep(wait).await;
             return Ok(Streams::new());
+        };
+        if self.is_cluster {
+            return self.read_each(&seen, limit, wait).await;
         }
-        keys.extend(seen().map(|(_, place)| place.last.to_string()));
-        let mut connection = self.connect().await?;
-        connection.set_response_timeout(wait + self.response_timeout);
         let mut command = redis::cmd("XREAD");
         // Zero would mean for ever.
         let block = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-        command.arg("COUNT").arg(limit).arg("BLOCK").arg(block).arg("STREAMS").arg(keys);
-        let answer: Option<Streams> = command.query_async(&mut connection).await?;
-        Ok(answer.unwrap_or_default())
+        command.arg("COUNT").arg(limit).arg("BLOCK").arg(block).arg("STREAMS");
+        let logs: Vec<String> = seen.iter().map(|&partition| self.keys.log(partition)).collect();
+        let last: Vec<String> =
+            seen.iter().map(|partition| self.places[partition].last.to_string()).collect();
+        command.arg(logs).arg(last);
+        let (command, timeout) = (&command, wait + self.response_timeout);
+        let read = |mut held: MultiplexedConnection| async move {
+            held.set_response_timeout(timeout);
+            command.query_async::<Option<Streams>>(&mut held).await
+        };
+        Ok(self.router.run(self.keys.slot(first), read).await?.unwrap_or_default())
     }
 
-    async fn try_read(&mut self, limit: usize, wait: Duration) -> RedisResult<Vec<LogBatch>> {
+    /// Reads what is there. If that is nothing, waits for a while, no longer than `wait`.
+    async fn read_each(
+        &mut self,
+        partitions: &[Partition],
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Streams, BrokerError> {
+        let read = |request: &mut Pipeline, partition| {
+            let last = self.places[&partition].last.to_string();
+            request
+                .cmd("XREAD")
+                .arg("COUNT")
+                .arg(limit)
+                .arg("STREAMS")
+                .arg(self.keys.log(partition))
+                .arg(last);
+        };
+        let answers = self.ask_each::<Option<Streams>>(partitions, read).await?;
+        let streams: Streams = answers.into_iter().flatten().flatten().flatten().collect();
+        if streams.is_empty() {
+            tokio::time::sleep(self.pause.min(wait)).await;
+            self.pause = (self.pause * 2).min(LOOK_PAUSE_MAX);
+        } else {
+            self.pause = LOOK_PAUSE_MIN;
+        }
+        Ok(streams)
+    }
+
+    async fn try_read(&mut self, limit: usize, wait: Duration) -> Result<Vec<LogBatch>, BrokerError> {
         let deadline = Instant::now() + wait;
         loop {
             if self.looked.is_none_or(|looked| looked.elapsed() >= STAMP_INTERVAL) {
@@ -257,15 +341,16 @@ impl RedisReader {
         batches
     }
 
-    async fn try_trim(&mut self, partition: Partition, stamp: Epoch, upto: EntryId) -> RedisResult<bool> {
-        let mut connection = self.connect().await?;
+    async fn try_trim(&self, partition: Partition, stamp: Epoch, upto: EntryId) -> Result<bool, BrokerError> {
         let stays = EntryId { ms: upto.ms, n: upto.n + 1 };
         let mut call = self.trim.prepare_invoke();
         call.key(self.keys.epoch(partition))
             .key(self.keys.log(partition))
             .arg(stamp.0)
             .arg(stays.to_string());
-        call.invoke_async(&mut connection).await
+        let call = &call;
+        let trim = |mut held| async move { call.invoke_async(&mut held).await };
+        self.router.run(self.keys.slot(partition), trim).await
     }
 }
 
@@ -284,9 +369,9 @@ impl LogReader for RedisReader {
     async fn read(&mut self, limit: usize, wait: Duration) -> Result<Vec<LogBatch>, BrokerError> {
         let result = self.try_read(limit, wait).await;
         if result.is_err() {
-            self.forget();
+            self.rewind();
         }
-        Ok(result?)
+        result
     }
 
     fn rewind(&mut self) {
@@ -306,8 +391,8 @@ impl LogReader for RedisReader {
                 Ok(Trimmed::Changed)
             }
             Err(error) => {
-                self.forget();
-                Err(error.into())
+                self.rewind();
+                Err(error)
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{PRESENCE_TTL_SECONDS, Presence, PresenceEntry, PresenceStats};
 use crate::{
     broker::{
         BrokerError,
-        redis::{RedisConfig, keys::Keys},
+        redis::{RedisConfig, keys::Keys, route::Pool},
     },
     domain::{ClientInfo, ConnectionId, ConversationId},
 };
@@ -26,7 +26,7 @@ const ENTRIES_PER_CALL_MAX: usize = 200;
 /// Who is where on all nodes.
 pub struct RedisPresence {
     keys: Keys,
-    pool: deadpool_redis::Pool,
+    pool: Pool,
     script: Script,
     ttl_ms: u64,
 }
@@ -70,7 +70,9 @@ impl RedisPresence {
     ) -> Result<T, BrokerError> {
         let mut call = self.script.prepare_invoke();
         call.key(&self.names(conversation)).arg(arguments);
-        Ok(call.invoke_async(&mut self.pool.get().await?).await?)
+        let slot = self.keys.slot_of(conversation);
+        let call = &call;
+        self.pool.run(slot, |mut held| async move { call.invoke_async(&mut held).await }).await
     }
 }
 
@@ -87,12 +89,20 @@ impl Presence for RedisPresence {
             .collect();
         let mut counts: HashMap<&ConversationId, u32> = HashMap::new();
         for calls in calls.chunks(CALLS_PER_REQUEST_MAX) {
-            let mut request = redis::pipe();
-            request.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore();
-            for (conversation, clients) in calls {
-                self.add_enter(&mut request, conversation, clients);
-            }
-            let answers: Vec<u32> = request.query_async(&mut self.pool.get().await?).await?;
+            let asked = self.pool.spread(
+                calls,
+                |(conversation, _)| self.keys.slot_of(conversation),
+                |mut held, calls| async move {
+                    let mut request = redis::pipe();
+                    request.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore();
+                    for (conversation, clients) in calls {
+                        self.add_enter(&mut request, conversation, clients);
+                    }
+                    request.query_async(&mut held).await
+                },
+            );
+            // A server that is away hears of its rooms by the next refresh.
+            let answers: Vec<u32> = asked.await.some()?.into_iter().map(Option::unwrap_or_default).collect();
             counts.extend(calls.iter().map(|(conversation, _)| *conversation).zip(answers));
         }
         Ok(entries.iter().map(|(conversation, _)| counts[conversation]).collect())

@@ -9,7 +9,11 @@ use super::{Rate, RateLimits, Subject, Taken};
 use crate::{
     broker::{
         BrokerError,
-        redis::{RedisConfig, keys::Keys},
+        redis::{
+            RedisConfig,
+            keys::{Keys, Slot},
+            route::Pool,
+        },
     },
     domain::ConversationId,
 };
@@ -19,7 +23,7 @@ const SCRIPT: &str = include_str!("take.lua");
 /// Rates of all nodes together, by the clock of Redis.
 pub struct RedisRateLimits {
     keys: Keys,
-    pool: deadpool_redis::Pool,
+    pool: Pool,
     script: Script,
 }
 
@@ -45,9 +49,12 @@ impl RedisRateLimits {
 #[async_trait]
 impl RateLimits for RedisRateLimits {
     async fn take(&self, subject: &Subject, rate: Rate, want: u32) -> Result<Taken, BrokerError> {
+        let key = self.key(subject);
         let mut call = self.script.prepare_invoke();
-        call.key(self.key(subject)).arg(rate.interval_us()).arg(rate.burst()).arg(want);
-        let (granted, wait_us): (u32, u64) = call.invoke_async(&mut self.pool.get().await?).await?;
+        call.key(&key).arg(rate.interval_us()).arg(rate.burst()).arg(want);
+        let call = &call;
+        let take = |mut held| async move { call.invoke_async(&mut held).await };
+        let (granted, wait_us): (u32, u64) = self.pool.run(Slot::of(&key), take).await?;
         Ok(match granted {
             0 => Taken::Refused(Duration::from_micros(wait_us)),
             granted => Taken::Granted(granted),

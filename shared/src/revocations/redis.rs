@@ -5,14 +5,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{RedisResult, aio::MultiplexedConnection};
-use tokio::sync::Mutex;
+use redis::aio::MultiplexedConnection;
 
 use super::{READ_ENTRIES_MAX, REVOCATIONS_MAX, Revocation, Revocations, RevokeError, Revoked};
 use crate::{
     broker::{
         BrokerError, EntryId,
-        redis::{RedisConfig, connection},
+        redis::{
+            RedisConfig,
+            keys::Slot,
+            route::{Pool, Private, Router},
+        },
     },
     clock,
     domain::UserId,
@@ -25,11 +28,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// What is revoked on all nodes.
 pub struct RedisRevocations {
-    client: redis::Client,
-    pool: deadpool_redis::Pool,
-    /// A blocking read keeps it busy, so nobody else uses it. Given up after an error: an answer to the failed request may
-    /// still be under way on it.
-    reading: Mutex<Option<MultiplexedConnection>>,
+    pool: Pool,
+    /// A blocking read keeps it busy, so nobody else uses it.
+    reading: Router<Private>,
     lifetime_ms: u64,
 }
 
@@ -43,8 +44,8 @@ impl RedisRevocations {
     /// When the URL is none.
     pub fn new(config: &RedisConfig, lifetime: Duration) -> Result<Self, BrokerError> {
         let lifetime_ms = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
-        let (client, pool) = (connection::client(&config.url)?, config.pool()?);
-        Ok(Self { client, pool, reading: Mutex::default(), lifetime_ms })
+        let impatient = RedisConfig { response_timeout: ANSWER_TIMEOUT, ..config.clone() };
+        Ok(Self { pool: config.pool()?, reading: Router::new(&impatient)?, lifetime_ms })
     }
 
     async fn ask<T: redis::FromRedisValue>(
@@ -52,43 +53,37 @@ impl RedisRevocations {
         command: &redis::Cmd,
         wait: Duration,
     ) -> Result<T, BrokerError> {
-        let mut reading = self.reading.lock().await;
-        // Taken out while it is in use: an error, and also a caller who goes away, leave none behind.
-        let mut connection = match reading.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let read = |mut held: MultiplexedConnection| async move {
+            held.set_response_timeout(wait + ANSWER_TIMEOUT);
+            command.query_async(&mut held).await
         };
-        connection.set_response_timeout(wait + ANSWER_TIMEOUT);
-        let answer = command.query_async(&mut connection).await?;
-        *reading = Some(connection);
-        Ok(answer)
-    }
-
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let settings = connection::timeouts(ANSWER_TIMEOUT);
-        self.client.get_multiplexed_async_connection_with_config(&settings).await
+        self.reading.run(Slot::of(KEY), read).await
     }
 }
 
 #[async_trait]
 impl Revocations for RedisRevocations {
     async fn revoke(&self, revocation: &Revocation) -> Result<(), RevokeError> {
-        let mut connection = self.pool.get().await.map_err(BrokerError::from)?;
         let oldest = clock::now_ms().saturating_sub(self.lifetime_ms);
         let mut trim = redis::pipe();
         trim.cmd("XTRIM").arg(KEY).arg("MINID").arg("~").arg(oldest).ignore().cmd("XLEN").arg(KEY);
-        let (length,): (usize,) = trim.query_async(&mut connection).await.map_err(BrokerError::from)?;
-        if length >= REVOCATIONS_MAX {
-            return Err(RevokeError::Full);
-        }
         let mut add = redis::cmd("XADD");
         add.arg(KEY).arg("*");
         match revocation {
             Revocation::Token(jti) => add.arg("jti").arg(jti),
             Revocation::User(user, before) => add.arg("user").arg(user.as_str()).arg("before").arg(before),
         };
-        let _: String = add.query_async(&mut connection).await.map_err(BrokerError::from)?;
-        Ok(())
+        let (trim, add) = (&trim, &add);
+        let revoke = |mut held| async move {
+            let (length,): (usize,) = trim.query_async(&mut held).await?;
+            let has_room = length < REVOCATIONS_MAX;
+            if has_room {
+                let _: String = add.query_async(&mut held).await?;
+            }
+            Ok(has_room)
+        };
+        let has_room = self.pool.run(Slot::of(KEY), revoke).await?;
+        if has_room { Ok(()) } else { Err(RevokeError::Full) }
     }
 
     async fn read(&self, after: EntryId, wait: Duration) -> Result<Vec<Revoked>, BrokerError> {

@@ -1,9 +1,9 @@
-//! What the suites of the ports broker, log and presence share: both implementations, and something to say.
+//! What the suites of the ports share: both implementations, and something to say.
 #![expect(dead_code, reason = "each suite uses a part of it")]
 
 use std::{sync::Arc, time::Duration};
 
-use deploy::{RedisOptions, RedisServer};
+use deploy::{RedisCluster, RedisClusterOptions, RedisOptions, RedisServer};
 use shared::{
     broker::{
         Accepted, Broker, Inbound, Publication, Publish,
@@ -68,8 +68,7 @@ impl OnRedis {
 
     /// A connection for what only a test does.
     pub async fn raw(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.server.url()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        connect(&self.server.url()).await
     }
 }
 
@@ -89,7 +88,64 @@ impl Environment for OnRedis {
     }
 }
 
-/// Makes one test of each suite function for each implementation.
+tokio::task_local! {
+    /// The servers of the cluster that all cases of a suite share, one after the other.
+    static SERVERS: Vec<String>;
+}
+
+/// A Redis Cluster of three primaries.
+pub struct OnCluster {
+    pub config: RedisConfig,
+}
+
+impl OnCluster {
+    /// Runs all cases of a suite on one cluster; each finds it empty.
+    pub async fn run(cases: impl Future<Output = ()>) {
+        let server = RedisOptions { fsync_always: false, ..RedisOptions::default() };
+        let cluster = RedisClusterOptions { server, ..RedisClusterOptions::default() };
+        let cluster = RedisCluster::start(cluster).await.unwrap();
+        SERVERS.scope(cluster.servers().iter().map(RedisServer::url).collect(), cases).await;
+    }
+
+    /// Loses all data.
+    pub async fn flush(&self) {
+        for server in SERVERS.get() {
+            let () = redis::cmd("FLUSHALL").query_async(&mut connect(&server).await).await.unwrap();
+        }
+    }
+}
+
+impl Environment for OnCluster {
+    async fn new(limits: Limits) -> Self {
+        let url = SERVERS.with(|servers| servers.join(","));
+        let environment =
+            Self { config: RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(url) } };
+        environment.flush().await;
+        environment
+    }
+    async fn broker(&self) -> Arc<dyn Broker> {
+        Arc::new(RedisBroker::connect(self.config.clone()).await.unwrap())
+    }
+    fn log(&self) -> Arc<dyn Log> {
+        Arc::new(RedisLog::new(self.config.clone()).unwrap())
+    }
+    async fn dead_letters(&self, partition: Partition) -> u64 {
+        let key = format!("{{{}}}dlq", shared::broker::redis::tag(PARTITIONS, partition));
+        let mut letters = 0;
+        for server in SERVERS.get() {
+            // Whoever does not have the slot refuses.
+            let length = redis::cmd("XLEN").arg(&key).query_async::<u64>(&mut connect(&server).await).await;
+            letters += length.unwrap_or(0);
+        }
+        letters
+    }
+}
+
+async fn connect(url: &str) -> redis::aio::MultiplexedConnection {
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+/// Makes one test of each suite function for each implementation; for the Redis Cluster, one of all of them together.
 #[macro_export]
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
@@ -104,6 +160,16 @@ macro_rules! suite {
             async fn $name() {
                 super::$name::<super::OnRedis>().await;
             })*
+        }
+        #[tokio::test]
+        async fn on_a_redis_cluster() {
+            OnCluster::run(async {
+                $(
+                    eprintln!(stringify!($name));
+                    $name::<OnCluster>().await;
+                )*
+            })
+            .await;
         }
     };
 }

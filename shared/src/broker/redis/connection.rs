@@ -1,4 +1,4 @@
-//! The command connection, and which run of which server it is attached to.
+//! The command connection to a server, and which run of it the connection is attached to.
 //!
 //! A publish is fenced by the server run that the partition was opened for. A run ends when the process ends, and also
 //! when a primary becomes a replica, since it then takes over another server's data; so its name is the process's
@@ -30,7 +30,7 @@ use std::{
 
 use rand::RngExt;
 use redis::{
-    AsyncConnectionConfig, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError,
+    AsyncConnectionConfig, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError,
     RedisResult, ServerErrorKind,
     aio::{AsyncPushSender, MultiplexedConnection, SendError},
     io::tcp::TcpSettings,
@@ -38,7 +38,7 @@ use redis::{
 use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{RedisConfig, metric};
+use super::{RedisConfig, metric, route::Way};
 use crate::broker::BrokerError;
 
 /// Longest wait for a TCP connection and its greeting.
@@ -72,11 +72,10 @@ impl Backoff {
 }
 
 /// A client whose connections send at once and speak RESP3.
-pub(crate) fn client(url: &str) -> RedisResult<redis::Client> {
-    let info = url.into_connection_info()?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+pub(crate) fn client(server: ConnectionInfo) -> RedisResult<redis::Client> {
+    let settings = server.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     redis::Client::open(
-        info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)),
+        server.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true)),
     )
 }
 
@@ -93,74 +92,96 @@ impl From<RedisError> for BrokerError {
 }
 
 /// A connection, and the server run at its other end.
-pub(crate) struct Attached {
-    pub connection: MultiplexedConnection,
-    pub run: String,
+struct Attached {
+    connection: MultiplexedConnection,
+    run: String,
     generation: u64,
 }
 
 type Slot = watch::Sender<Option<Arc<Attached>>>;
 
-/// Keeps one command connection.
-pub(crate) struct Commands {
+/// Keeps one command connection to one server.
+pub(crate) struct Server {
     attached: Arc<Slot>,
+    /// Why the first attempt to connect failed.
+    refusal: Option<String>,
     _keeper: AbortOnDropHandle<()>,
 }
 
-impl Commands {
-    /// Connects.
+/// The present connection, for one request.
+pub(crate) struct Held {
+    pub connection: MultiplexedConnection,
+    attached: Arc<Attached>,
+}
+
+impl Held {
+    /// The server run at the other end.
+    pub fn run(&self) -> &str {
+        &self.attached.run
+    }
+
+    /// Makes sure that the server at the other end is still in the run that it was in.
     ///
     /// # Errors
-    /// When Redis does not answer now; later it is tried for ever.
-    pub async fn connect(config: &RedisConfig) -> RedisResult<Self> {
+    /// When it is not; the connection is then of no use any more.
+    pub async fn confirm(&mut self) -> RedisResult<()> {
+        if ask_run(&mut self.connection).await? == self.attached.run {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server was demoted or promoted").into())
+        }
+    }
+}
+
+impl Server {
+    /// Whether there is a connection at the moment.
+    pub fn is_attached(&self) -> bool {
+        self.attached.borrow().is_some()
+    }
+
+    /// Why there was no connection at first.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+}
+
+impl Way for Server {
+    type Held = Held;
+    /// The generation of the connection.
+    type Rest = u64;
+
+    /// Connects. When the server does not answer now, it is tried for ever.
+    async fn open(config: &RedisConfig, server: ConnectionInfo) -> RedisResult<Self> {
         let keeper = Keeper {
-            client: client(&config.url)?,
+            client: client(server)?,
             response_timeout: config.response_timeout,
             attached: Arc::new(watch::Sender::new(None)),
             generation: AtomicU64::new(0),
         };
-        keeper.attach().await?;
+        let refusal = keeper.attach().await.err().map(|error| error.to_string());
         let attached = Arc::clone(&keeper.attached);
-        Ok(Self { attached, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.keep())) })
+        Ok(Self { attached, refusal, _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.keep())) })
     }
 
-    /// Runs one request over the present connection.
-    ///
-    /// # Errors
-    /// When there is none, or it failed: then the outcome is unknown. A connection that proved to be of no use is dropped.
-    pub async fn run<T>(
-        &self,
-        request: impl AsyncFnOnce(&mut MultiplexedConnection, &str) -> RedisResult<T>,
-    ) -> Result<T, BrokerError> {
-        run_on(&self.attached, request).await
+    async fn hold(&self) -> RedisResult<(Held, u64)> {
+        let held = hold(&self.attached)?;
+        let generation = held.attached.generation;
+        Ok((held, generation))
+    }
+
+    /// A connection that proved to be of no use is dropped.
+    fn give_back(&self, generation: u64, failure: Option<&RedisError>) {
+        if failure.is_some_and(is_lost) {
+            detach(&self.attached, generation);
+        }
     }
 }
 
-async fn run_on<T>(
-    slot: &Slot,
-    request: impl AsyncFnOnce(&mut MultiplexedConnection, &str) -> RedisResult<T>,
-) -> Result<T, BrokerError> {
+fn hold(slot: &Slot) -> RedisResult<Held> {
     let attached = slot.borrow().clone();
-    let attached = attached.ok_or_else(|| BrokerError::Unavailable("not connected to Redis".to_owned()))?;
-    let result = request(&mut attached.connection.clone(), &attached.run).await;
-    if let Err(error) = &result
-        && is_lost(error)
-    {
-        detach(slot, attached.generation);
-    }
-    Ok(result?)
-}
-
-/// Makes sure that the server at the other end is still in the run that it was in.
-///
-/// # Errors
-/// When it is not; the connection is then of no use any more.
-pub(crate) async fn confirm(connection: &mut MultiplexedConnection, run: &str) -> RedisResult<()> {
-    if ask_run(connection).await? == run {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server was demoted or promoted").into())
-    }
+    let attached =
+        attached.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "not connected to Redis"))?;
+    Ok(Held { connection: attached.connection.clone(), attached })
 }
 
 /// The run of the server at the other end.
@@ -179,7 +200,7 @@ async fn ask_run(connection: &mut MultiplexedConnection) -> RedisResult<String> 
 
 /// Whether the connection is of no use any more, and not just the request. A timeout counts: a link that is half open
 /// says nothing else. So does a server that has become a replica, or that still loads: the address may lead elsewhere.
-fn is_lost(error: &RedisError) -> bool {
+pub(crate) fn is_lost(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Io | ErrorKind::Parse => true,
         ErrorKind::Server(kind) => {
@@ -225,8 +246,10 @@ impl Keeper {
         let mut watched = self.attached.subscribe();
         loop {
             while timeout(CONFIRM_INTERVAL, watched.wait_for(Option::is_none)).await.is_err() {
-                // An error has dropped the connection already.
-                let _ = run_on(&self.attached, async |connection, run| confirm(connection, run).await).await;
+                let Ok(mut held) = hold(&self.attached) else { break };
+                if held.confirm().await.is_err_and(|error| is_lost(&error)) {
+                    detach(&self.attached, held.attached.generation);
+                }
             }
             metric::reconnects("command");
             let mut backoff = Backoff::default();

@@ -9,14 +9,25 @@ use std::collections::HashMap;
 use crate::domain::{ConversationId, MessageId, NodeId, Partition};
 
 /// How many slots a Redis Cluster has.
-const SLOTS: u32 = 16_384;
-/// The channel of announcements for every node.
-pub(crate) const ALL_NODES: &str = "starling:all";
+pub(crate) const SLOTS: u16 = 16_384;
+
+/// One of the [`SLOTS`] that the keys of a Redis Cluster are spread over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot(pub u16);
+
+impl Slot {
+    /// Where the key lies: what stands between its first braces decides, if anything does.
+    pub fn of(key: &str) -> Self {
+        let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+        Self(slot(tag.filter(|tag| !tag.is_empty()).unwrap_or(key).as_bytes()))
+    }
+}
 
 /// The names of one deployment.
 #[derive(Debug)]
 pub(crate) struct Keys {
     tags: Vec<String>,
+    slots: Vec<Slot>,
     by_tag: HashMap<String, Partition>,
 }
 
@@ -25,13 +36,16 @@ pub(crate) struct Keys {
 pub(crate) enum Channel<'a> {
     Conversation(&'a str),
     Stored(Partition),
+    Everyone,
+    Node,
 }
 
 impl Keys {
     pub fn new(partitions: u16) -> Self {
         let tags = tags(partitions);
         let by_tag = tags.iter().cloned().zip(Partition::all(partitions)).collect();
-        Self { tags, by_tag }
+        let slots = tags.iter().map(|tag| Slot(slot(tag.as_bytes()))).collect();
+        Self { tags, slots, by_tag }
     }
 
     pub fn partitions(&self) -> u16 {
@@ -40,6 +54,16 @@ impl Keys {
 
     pub fn partition(&self, conversation: &ConversationId) -> Partition {
         Partition::of(conversation, self.partitions())
+    }
+
+    /// The slot of all of the partition's keys.
+    pub fn slot(&self, partition: Partition) -> Slot {
+        self.slots[usize::from(partition.0)]
+    }
+
+    /// The slot of all of the conversation's keys.
+    pub fn slot_of(&self, conversation: &ConversationId) -> Slot {
+        self.slot(self.partition(conversation))
     }
 
     /// The partition's epoch (`e`), the run id it was issued for (`run`), and since when (`at`): a hash.
@@ -65,6 +89,16 @@ impl Keys {
     /// The sharded channel of the partition's `stored` notices.
     pub fn stored(&self, partition: Partition) -> String {
         self.of(partition, "stored")
+    }
+
+    /// One of the sharded channels of announcements for every node; each partition has one, and any of them will do.
+    pub fn everyone(&self, partition: Partition) -> String {
+        self.of(partition, "all")
+    }
+
+    /// The same for one node. By what is empty, the node proves to itself that what is published reaches it.
+    pub fn node(&self, partition: Partition, node: &NodeId) -> String {
+        format!("{{{}}}n:{node}", self.tag(partition))
     }
 
     /// The conversation's epoch (`e`), last seq (`s`) and its time (`t`): a hash.
@@ -118,7 +152,8 @@ impl Keys {
         match rest.strip_prefix("c:") {
             Some(conversation) => Some(Channel::Conversation(conversation)),
             None if rest == "stored" => self.by_tag.get(tag).copied().map(Channel::Stored),
-            None => None,
+            None if rest == "all" => Some(Channel::Everyone),
+            None => rest.starts_with("n:").then_some(Channel::Node),
         }
     }
 
@@ -135,16 +170,6 @@ impl Keys {
     }
 }
 
-/// The channel of announcements for one node.
-pub(crate) fn node_channel(node: &NodeId) -> String {
-    format!("starling:node:{node}")
-}
-
-/// The channel on which a node proves to itself that what is published reaches it.
-pub(crate) fn probe_channel(node: &NodeId) -> String {
-    format!("starling:probe:{node}")
-}
-
 fn tags(partitions: u16) -> Vec<String> {
     let mut tags = vec![String::new(); usize::from(partitions)];
     let mut missing = tags.len();
@@ -154,7 +179,7 @@ fn tags(partitions: u16) -> Vec<String> {
             break;
         }
         let tag = base36(number);
-        let range = u32::from(slot(tag.as_bytes())) * u32::from(partitions) / SLOTS;
+        let range = u32::from(slot(tag.as_bytes())) * u32::from(partitions) / u32::from(SLOTS);
         let place = &mut tags[usize::try_from(range).expect("fewer ranges than slots")];
         if place.is_empty() {
             *place = tag;
@@ -195,6 +220,10 @@ mod tests {
         assert_eq!(slot(b"123456789"), 0x31c3);
         assert_eq!(slot(b"foo"), 12_182);
         assert_eq!(slot(b"user1000"), 3_443);
+        assert_eq!(Slot::of("{user1000}.following"), Slot(3_443));
+        assert_eq!(Slot::of("foo"), Slot(12_182));
+        assert_eq!(Slot::of("foo{}{bar}"), Slot(slot(b"foo{}{bar}")));
+        assert_eq!(Slot::of("foo{{bar}}zap"), Slot(slot(b"{bar")));
     }
 
     #[test]
@@ -203,7 +232,7 @@ mod tests {
         for nodes in [3_u32, 6, 10] {
             let mut counts = vec![0_u32; nodes as usize];
             for tag in &tags {
-                counts[(u32::from(slot(tag.as_bytes())) * nodes / SLOTS) as usize] += 1;
+                counts[(u32::from(slot(tag.as_bytes())) * nodes / u32::from(SLOTS)) as usize] += 1;
             }
             let (least, most) = (*counts.iter().min().unwrap(), *counts.iter().max().unwrap());
             assert!(most - least <= 2, "{nodes} nodes: {counts:?}");
@@ -237,6 +266,9 @@ mod tests {
         let name = keys.stored(Partition(5));
         assert_eq!(keys.parse_channel(&name), Some(Channel::Stored(Partition(5))));
         assert_eq!(keys.parse_channel("{nothing}stored"), None);
-        assert_eq!(keys.parse_channel("starling:all"), None);
+        assert_eq!(keys.parse_channel(&keys.everyone(Partition(7))), Some(Channel::Everyone));
+        let node = NodeId::parse("one").unwrap();
+        assert_eq!(keys.parse_channel(&keys.node(Partition(7), &node)), Some(Channel::Node));
+        assert_eq!(keys.parse_channel("starling:revocations"), None);
     }
 }

@@ -2,20 +2,28 @@
 //!
 //! May use: Redis, and what the port names. Deliberately absent: every decision that is not the port's.
 //! [`connection`] says why a reconnect cannot defeat the fence, `publish.lua` is the seq rule, [`keys`] names
-//! everything, [`subscriber`] is the way back to the node.
+//! everything, [`route`] finds the server of a Redis Cluster, [`subscriber`] is the way back to the node.
 
 pub(crate) mod connection;
 pub(crate) mod keys;
+pub(crate) mod line;
+pub(crate) mod route;
 mod salvage;
 pub(crate) mod subscriber;
+mod topology;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{RedisResult, Script, aio::MultiplexedConnection};
+use redis::{ConnectionInfo, RedisResult, Script};
 
-use self::{connection::Commands, keys::Keys, subscriber::Subscriber};
+use self::{
+    connection::Held,
+    keys::{Keys, Slot},
+    route::{Commands, Pool},
+    subscriber::Subscriber,
+};
 use super::{
     Accepted, Audience, Broker, BrokerError, EntryId, LogPosition, Publication, Publish, Recent, Sink,
     sequence::{DEDUPE_MS, HOT_TAIL_MS, Limits},
@@ -29,13 +37,14 @@ use crate::{
 const POSITIONS_PER_REQUEST_MAX: usize = 1_000;
 /// How long a publish waits for its replicas, in milliseconds. Must be shorter than any response timeout.
 const REPLICAS_WAIT_MS: u64 = 1_500;
-/// How many connections the cold commands share.
+/// How many connections to one server the cold commands share.
 const POOL_CONNECTIONS_MAX: usize = 4;
 
 /// How to reach Redis, and what bounds what is kept there.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host:port/`.
+    /// `redis://[user:password@]host:port/`. Whether it is a Redis Cluster, the server says; then it may be several, separated
+    /// by commas, of which one has to answer.
     pub url: String,
     /// How many partitions; the same on every process of a deployment.
     pub partitions: u16,
@@ -65,10 +74,13 @@ impl RedisConfig {
         }
     }
 
-    /// A few connections for what is neither a publish nor a subscription nor a wait.
-    pub(crate) fn pool(&self) -> Result<deadpool_redis::Pool, BrokerError> {
-        let client = connection::client(&self.url)?;
-        let info = client.get_connection_info().clone();
+    /// A few connections to each server, for what is neither a publish nor a subscription nor a wait.
+    pub(crate) fn pool(&self) -> Result<Pool, BrokerError> {
+        Ok(Pool::new(self)?)
+    }
+
+    fn pool_of(&self, server: ConnectionInfo) -> RedisResult<deadpool_redis::Pool> {
+        let info = connection::client(server)?.get_connection_info().clone();
         let manager =
             deadpool_redis::Manager::new_with_config(info, connection::timeouts(self.response_timeout))?;
         deadpool_redis::Pool::builder(manager)
@@ -76,13 +88,7 @@ impl RedisConfig {
             .runtime(deadpool_redis::Runtime::Tokio1)
             .wait_timeout(Some(self.response_timeout))
             .build()
-            .map_err(|error| BrokerError::Unavailable(error.to_string()))
-    }
-}
-
-impl From<deadpool_redis::PoolError> for BrokerError {
-    fn from(error: deadpool_redis::PoolError) -> Self {
-        Self::Unavailable(error.to_string())
+            .map_err(|error| std::io::Error::other(error).into())
     }
 }
 
@@ -109,7 +115,7 @@ pub mod metric {
     }
 }
 
-/// A broker over one Redis server.
+/// A broker over one Redis server, or a Redis Cluster.
 pub struct RedisBroker {
     config: RedisConfig,
     keys: Arc<Keys>,
@@ -127,18 +133,13 @@ impl RedisBroker {
     pub async fn connect(config: RedisConfig) -> Result<Self, BrokerError> {
         let keys = Arc::new(Keys::new(config.partitions));
         let commands = Arc::new(Commands::connect(&config).await?);
-        let subscriber = Subscriber::new(&config, Arc::clone(&keys), Arc::clone(&commands))?;
+        let subscriber = Subscriber::new(&config, Arc::clone(&keys), Arc::clone(&commands));
         let publish = Script::new(include_str!("publish.lua"));
         let seed = Script::new(include_str!("seed.lua"));
         Ok(Self { config, keys, commands, subscriber, publish, seed })
     }
 
-    async fn call_publish(
-        &self,
-        connection: &mut MultiplexedConnection,
-        run: &str,
-        publish: &Publish,
-    ) -> RedisResult<String> {
+    async fn call_publish(&self, held: &mut Held, publish: &Publish) -> RedisResult<String> {
         let Publish { conversation, payload, seed, checked } = publish;
         let (keys, limits) = (&self.keys, self.config.limits);
         let partition = keys.partition(conversation);
@@ -150,7 +151,7 @@ impl RedisBroker {
             .key(keys.log(partition))
             .key(keys.tail(conversation))
             .key(keys.channel(conversation))
-            .arg(run)
+            .arg(held.run())
             .arg(conversation.as_str())
             .arg(&encode_payload(payload)[..])
             .arg(flag(is_named))
@@ -160,7 +161,27 @@ impl RedisBroker {
             .arg(limits.hot_messages)
             .arg(DEDUPE_MS)
             .arg(HOT_TAIL_MS);
-        call.invoke_async(connection).await
+        call.invoke_async(&mut held.connection).await
+    }
+}
+
+impl RedisBroker {
+    async fn send<T: redis::FromRedisValue>(
+        &self,
+        slot: Slot,
+        command: &redis::Cmd,
+    ) -> Result<T, BrokerError> {
+        self.commands
+            .run(slot, |mut held| async move { command.query_async(&mut held.connection).await })
+            .await
+    }
+
+    /// One whose server is connected, for announcements: every node listens in all partitions.
+    async fn some_partition(&self) -> Partition {
+        let mut all = Partition::all(self.config.partitions);
+        let slots = all.clone().map(|partition| self.keys.slot(partition));
+        let reachable = self.commands.reachable(slots).await;
+        reachable.and_then(|index| all.nth(index)).unwrap_or(Partition(0))
     }
 }
 
@@ -214,13 +235,15 @@ impl Broker for RedisBroker {
 
     async fn publish(&self, publish: &Publish) -> Result<Publication, BrokerError> {
         let replicas = self.config.wait_replicas;
+        let slot = self.keys.slot_of(&publish.conversation);
         let (text, confirmed) = self
             .commands
-            .run(async |connection, run| {
-                let text = self.call_publish(connection, run, publish).await?;
+            .run(slot, |mut held| async move {
+                let text = self.call_publish(&mut held, publish).await?;
                 let confirmed = if replicas > 0 && text.contains(' ') {
                     // It covers every earlier write of this connection, so others in between do no harm.
-                    redis::cmd("WAIT").arg(replicas).arg(REPLICAS_WAIT_MS).query_async(connection).await?
+                    let mut wait = redis::cmd("WAIT");
+                    wait.arg(replicas).arg(REPLICAS_WAIT_MS).query_async(&mut held.connection).await?
                 } else {
                     replicas
                 };
@@ -235,15 +258,17 @@ impl Broker for RedisBroker {
     }
 
     async fn epoch(&self, partition: Partition) -> Result<Option<Epoch>, BrokerError> {
-        let key = self.keys.epoch(partition);
+        let key = &self.keys.epoch(partition);
         self.commands
-            .run(async |connection, run| {
+            .run(self.keys.slot(partition), |mut held| async move {
+                let mut get = redis::cmd("HMGET");
+                get.arg(key).arg("e").arg("run");
                 let (epoch, opened_for): (Option<u32>, Option<String>) =
-                    redis::cmd("HMGET").arg(&key).arg("e").arg("run").query_async(connection).await?;
-                let epoch = epoch.filter(|_| opened_for.as_deref() == Some(run)).map(Epoch);
+                    get.query_async(&mut held.connection).await?;
+                let epoch = epoch.filter(|_| opened_for.as_deref() == Some(held.run())).map(Epoch);
                 if epoch.is_none() {
                     // Whoever hears that it is closed will open it, and must not do so in the name of a past run.
-                    connection::confirm(connection, run).await?;
+                    held.confirm().await?;
                 }
                 Ok(epoch)
             })
@@ -251,12 +276,12 @@ impl Broker for RedisBroker {
     }
 
     async fn seed(&self, partition: Partition, epoch: Epoch) -> Result<bool, BrokerError> {
-        let mut call = self.seed.prepare_invoke();
-        call.key(self.keys.epoch(partition)).arg(epoch.0);
         self.commands
-            .run(async move |connection, run| {
-                connection::confirm(connection, run).await?;
-                call.arg(run).invoke_async(connection).await
+            .run(self.keys.slot(partition), |mut held| async move {
+                held.confirm().await?;
+                let mut call = self.seed.prepare_invoke();
+                call.key(self.keys.epoch(partition)).arg(epoch.0).arg(held.run());
+                call.invoke_async(&mut held.connection).await
             })
             .await
     }
@@ -277,7 +302,7 @@ impl Broker for RedisBroker {
     async fn signal(&self, conversation: &ConversationId, record: Bytes) -> Result<(), BrokerError> {
         let mut command = redis::cmd("SPUBLISH");
         command.arg(self.keys.channel(conversation)).arg(&record[..]);
-        self.commands.run(async |connection, _| command.query_async(connection).await).await
+        self.send(self.keys.slot_of(conversation), &command).await
     }
 
     async fn recent(
@@ -298,8 +323,10 @@ impl Broker for RedisBroker {
             .cmd("HGET")
             .arg(self.keys.position(conversation))
             .arg("s");
-        let (entries, top): (Vec<TailEntry>, Option<u64>) =
-            self.commands.run(async |connection, _| both.query_async(connection).await).await?;
+        let slot = self.keys.slot_of(conversation);
+        let both = &both;
+        let read = |mut held: Held| async move { both.query_async(&mut held.connection).await };
+        let (entries, top): (Vec<TailEntry>, Option<u64>) = self.commands.run(slot, read).await?;
         let messages = entries.into_iter().map(|entry| parse_tail_entry(conversation, entry));
         Ok(Recent::join(messages, after, top.map(Seq)))
     }
@@ -307,13 +334,18 @@ impl Broker for RedisBroker {
     async fn positions(&self, conversations: &[ConversationId]) -> Result<Vec<Option<Seq>>, BrokerError> {
         let mut positions = Vec::with_capacity(conversations.len());
         for some in conversations.chunks(POSITIONS_PER_REQUEST_MAX) {
-            let mut request = redis::pipe();
-            for conversation in some {
-                request.cmd("HGET").arg(self.keys.position(conversation)).arg("s");
-            }
-            let tops: Vec<Option<u64>> =
-                self.commands.run(async |connection, _| request.query_async(connection).await).await?;
-            positions.extend(tops.into_iter().map(|top| top.map(Seq)));
+            let asked = self.commands.spread(
+                some,
+                |conversation| self.keys.slot_of(conversation),
+                |mut held, some| async move {
+                    let mut request = redis::pipe();
+                    for conversation in some {
+                        request.cmd("HGET").arg(self.keys.position(conversation)).arg("s");
+                    }
+                    request.query_async::<Vec<Option<u64>>>(&mut held.connection).await
+                },
+            );
+            positions.extend(asked.await.some()?.into_iter().map(|top| top.flatten().map(Seq)));
         }
         Ok(positions)
     }
@@ -331,13 +363,14 @@ impl Broker for RedisBroker {
     }
 
     async fn announce(&self, audience: &Audience, announcement: Bytes) -> Result<u64, BrokerError> {
+        let partition = self.some_partition().await;
         let channel = match audience {
-            Audience::Everyone => keys::ALL_NODES.to_owned(),
-            Audience::Node(node) => keys::node_channel(node),
+            Audience::Everyone => self.keys.everyone(partition),
+            Audience::Node(node) => self.keys.node(partition, node),
         };
-        let mut command = redis::cmd("PUBLISH");
+        let mut command = redis::cmd("SPUBLISH");
         command.arg(channel).arg(&announcement[..]);
-        self.commands.run(async |connection, _| command.query_async(connection).await).await
+        self.send(self.keys.slot(partition), &command).await
     }
 
     async fn close(&self) {

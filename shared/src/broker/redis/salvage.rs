@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use redis::{Script, ScriptInvocation};
 
-use super::{HOT_TAIL_MS, RedisBroker, flag, keys::ALL_NODES, subscriber::SALVAGE_CALL};
+use super::{HOT_TAIL_MS, RedisBroker, connection::Held, flag, line::SALVAGE_CALL};
 use crate::{
     broker::{BrokerError, sequence::DEDUPE_MS},
     domain::{ConversationId, Epoch, Event, Message, Partition},
@@ -21,9 +21,10 @@ const ALREADY_OPEN: i64 = -1;
 
 impl RedisBroker {
     pub(super) async fn call_on_nodes(&self) -> Result<(), BrokerError> {
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(ALL_NODES).arg(SALVAGE_CALL);
-        self.commands.run(async |connection, _| command.query_async(connection).await).await
+        let partition = self.some_partition().await;
+        let mut command = redis::cmd("SPUBLISH");
+        command.arg(self.keys.everyone(partition)).arg(SALVAGE_CALL);
+        self.send(self.keys.slot(partition), &command).await
     }
 
     pub(super) async fn take_in(
@@ -39,7 +40,10 @@ impl RedisBroker {
                 request.arg(&pack(message)[..]);
             }
             request.ignore().cmd("PEXPIRE").arg(&key).arg(HANDED_IN_MS).ignore();
-            self.commands.run(async |connection, _| request.query_async::<()>(connection).await).await?;
+            let slot = self.keys.slot(partition);
+            let request = &request;
+            let send = |mut held: Held| async move { request.query_async(&mut held.connection).await };
+            let () = self.commands.run(slot, send).await?;
         }
         Ok(())
     }
@@ -48,25 +52,25 @@ impl RedisBroker {
         let key = self.keys.salvage(partition);
         let mut read = redis::cmd("LRANGE");
         read.arg(&key).arg(0).arg(-1);
-        let packed: Vec<Vec<u8>> =
-            self.commands.run(async |connection, _| read.query_async(connection).await).await?;
+        let slot = self.keys.slot(partition);
+        let packed: Vec<Vec<u8>> = self.send(slot, &read).await?;
         let mut messages: Vec<Message> =
             packed.into_iter().filter_map(|packed| unpack(&packed.into())).collect();
         // In order of their places, since a hot tail takes no entry below its last one. Several nodes hand in the same.
         messages.sort_by(|a, b| (&a.conversation, a.seq).cmp(&(&b.conversation, b.seq)));
         messages.dedup_by(|a, b| a.conversation == b.conversation && a.seq == b.seq);
-        let script = Script::new(include_str!("restore.lua"));
+        let script = &Script::new(include_str!("restore.lua"));
         let mut restored = 0;
         for some in messages.chunks(MESSAGES_PER_CALL_MAX) {
             let outcomes: Vec<i64> = self
                 .commands
-                .run(async |connection, run| {
+                .run(slot, |mut held| async move {
                     let mut request = redis::pipe();
-                    request.load_script(&script).ignore();
+                    request.load_script(script).ignore();
                     for message in some {
-                        request.invoke_script(&self.restoring(&script, run, epoch, message));
+                        request.invoke_script(&self.restoring(script, held.run(), epoch, message));
                     }
-                    request.query_async(connection).await
+                    request.query_async(&mut held.connection).await
                 })
                 .await?;
             if outcomes.contains(&ALREADY_OPEN) {
@@ -76,7 +80,7 @@ impl RedisBroker {
         }
         let mut forget = redis::cmd("DEL");
         forget.arg(&key);
-        self.commands.run(async |connection, _| forget.query_async::<()>(connection).await).await?;
+        let () = self.send(slot, &forget).await?;
         Ok(restored)
     }
 

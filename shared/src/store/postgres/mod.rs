@@ -9,6 +9,8 @@ mod conversations_sql;
 mod effects;
 mod error;
 mod migrate;
+#[cfg(test)]
+mod plan_tests;
 mod session;
 mod sql;
 mod users;

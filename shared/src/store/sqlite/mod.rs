@@ -8,6 +8,8 @@ mod conversations;
 mod conversations_sql;
 mod effects;
 mod open;
+#[cfg(test)]
+mod plan_tests;
 mod sql;
 mod thread;
 mod users;
