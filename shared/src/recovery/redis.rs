@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::AsyncCommands;
+use redis::Cmd;
 
 use super::{Kept, Recovery};
 use crate::{
     broker::{
         BrokerError,
-        redis::{RedisConfig, keys::Keys},
+        redis::{
+            RedisConfig,
+            keys::{Keys, Slot},
+            route::Pool,
+        },
     },
     domain::{ConversationId, UserId},
 };
@@ -17,7 +21,7 @@ use crate::{
 /// Sessions of all nodes.
 pub struct RedisRecovery {
     keys: Keys,
-    pool: deadpool_redis::Pool,
+    pool: Pool,
 }
 
 impl RedisRecovery {
@@ -32,6 +36,10 @@ impl RedisRecovery {
     fn key(&self, user: &UserId, secret: &str) -> String {
         self.keys.session(&ConversationId::personal(user), secret)
     }
+
+    async fn ask<T: redis::FromRedisValue>(&self, key: &str, call: &Cmd) -> Result<T, BrokerError> {
+        self.pool.run(Slot::of(key), |mut held| async move { call.query_async(&mut held).await }).await
+    }
 }
 
 #[async_trait]
@@ -44,20 +52,19 @@ impl Recovery for RedisRecovery {
         life: Duration,
     ) -> Result<(), BrokerError> {
         let json = serde_json::to_vec(session).expect("a session is plain data");
-        let mut connection = self.pool.get().await?;
-        let seconds = life.as_secs().max(1);
-        let () = connection.set_ex(self.key(user, secret), json, seconds).await?;
-        Ok(())
+        let key = self.key(user, secret);
+        self.ask(&key, &Cmd::set_ex(&key, json, life.as_secs().max(1))).await
     }
 
     async fn find(&self, user: &UserId, secret: &str) -> Result<Option<Kept>, BrokerError> {
-        let json: Option<Vec<u8>> = self.pool.get().await?.get(self.key(user, secret)).await?;
+        let key = self.key(user, secret);
+        let json: Option<Vec<u8>> = self.ask(&key, &Cmd::get(&key)).await?;
         // One that another version has written is none that can be taken up here.
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 
     async fn forget(&self, user: &UserId, secret: &str) -> Result<(), BrokerError> {
-        let () = self.pool.get().await?.del(self.key(user, secret)).await?;
-        Ok(())
+        let key = self.key(user, secret);
+        self.ask(&key, &Cmd::del(&key)).await
     }
 }
