@@ -1,7 +1,11 @@
 //! What nodes tell each other: at most once, so nothing here may be relied on to arrive.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use shared::domain::NodeId;
+use uuid::Uuid;
 
 use crate::action::{MembersChanged, SendAway};
 
@@ -13,6 +17,25 @@ pub enum Announcement {
     MembersChanged(MembersChanged),
     /// A user's connections are to end.
     SendAway(SendAway),
+    /// A session is taken up by another connection: whoever had it before is gone and does not know it yet.
+    TakenUp {
+        /// The session's secret.
+        secret: String,
+        /// Whose it is now.
+        holder: Uuid,
+    },
+    /// Asks the addressed node where it is reached.
+    WhereAreYou {
+        /// Who wants to know.
+        asked_by: NodeId,
+    },
+    /// Answers that.
+    Here {
+        /// Who answers.
+        node: NodeId,
+        /// Where other nodes reach it.
+        address: SocketAddr,
+    },
     /// Commands for an HTTP session that the addressed node holds.
     Emulation {
         /// The session's secret.

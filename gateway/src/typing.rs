@@ -76,6 +76,14 @@ impl Typists {
         }
     }
 
+    /// Somebody has sent what was typed. Costs next to nothing while nobody types.
+    pub async fn sent(&self, conversation: &ConversationId, user: &UserId) {
+        let is_quiet = self.here.lock().is_empty();
+        if !is_quiet {
+            self.stop(conversation, user).await;
+        }
+    }
+
     /// Somebody has stopped.
     pub async fn stop(&self, conversation: &ConversationId, user: &UserId) {
         if self.here.lock().remove(&(conversation.clone(), user.clone())).is_some() {

@@ -12,6 +12,7 @@ pub mod presence;
 pub mod publisher;
 pub mod rate;
 pub mod record;
+pub mod recovery;
 pub mod revocations;
 pub mod store;
 pub mod telemetry;

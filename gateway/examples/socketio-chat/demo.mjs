@@ -70,7 +70,9 @@ async function scenario(mode, enter) {
   const one = connect('alice', first, alice);
   await step('alice connects and joins, and bob is not there', async () => {
     say('alice registers', await one.register());
-    say('alice joins', await one.join(id));
+    // Before anything is said, strangers need not see each other.
+    say('alice sends', await one.send(id, { text: 'are you there?', client_id: 'a0' }));
+    say('alice joins', await one.join(id, 0));
     await until('bob is known to be away', () => isOnline(one, bob) === false);
     await landed(one, mode, say);
   });
@@ -79,7 +81,7 @@ async function scenario(mode, enter) {
   await step('bob comes', async () => {
     say('bob registers', await two.register());
     await until('alice sees bob come', () => isOnline(one, bob));
-    say('bob joins', await two.join(id));
+    say('bob joins', await two.join(id, 0));
     await until('bob sees alice', () => isOnline(two, alice));
     await landed(two, mode, say);
   });
@@ -95,7 +97,7 @@ async function scenario(mode, enter) {
   await step('a body may be any JSON', async () => {
     const body = { text: 'x', n: [0, -2.5, 1e21, true, null, {}, []], '': { 'ä"\\': '\u0000\u2028' } };
     say('bob sends', await two.send(id, { body, client_id: 'b2' }));
-    await until('both have it', () => [one, two].every((chat) => texts(chat).length === 4));
+    await until('both have it', () => [one, two].every((chat) => texts(chat).length === 5));
   });
 
   await step('sending again changes nothing', async () => {
@@ -115,11 +117,18 @@ async function scenario(mode, enter) {
 
   await step('what is read is known to the other', async () => {
     const { messages, readBy } = one.conversation(id);
-    say('bob reads', await two.read(id, messages[1].seq));
-    await until('alice knows', () => readBy.get(bob) === messages[1].seq);
+    for (const text of ['r1', 'r2']) say('alice sends', await one.send(id, { text, client_id: text }));
+    await Promise.all([shows(one, 'r2'), shows(two, 'r2')]);
+    const seq = messages.at(-2).seq;
+    say('bob reads', await two.read(id, seq));
+    await until('alice knows', () => readBy.get(bob) === seq);
+    say('alice sees that bob has read', { seq });
     say('bob reads less', await two.read(id, messages[0].seq));
+    say('bob sends', await two.send(id, { text: 'r3', client_id: 'r3' }));
+    await Promise.all([shows(one, 'r3'), shows(two, 'r3')]);
     say('alice reads all', await one.read(id));
     await until('bob knows', () => two.conversation(id).readBy.get(alice) === messages.at(-1).seq);
+    say('bob sees that alice has read', { seq: messages.at(-1).seq });
   });
 
   await step('what is not allowed is refused', async () => {
@@ -147,7 +156,7 @@ async function scenario(mode, enter) {
   await step('who leaves hears nothing, and catches up on return', async () => {
     const seen = one.conversation(id).messages.at(-1).seq;
     say('alice leaves', await one.leave(id));
-    for (const text of ['are you', 'still there?']) say('bob sends', await two.send(id, { text, client_id: text }));
+    for (const text of ['are you', 'still there?']) say('bob sends', await two.send(id, { text }));
     await shows(two, 'still there?');
     say('alice missed', !texts(one).includes('are you'));
     say('alice joins', await one.join(id, seen));
@@ -164,7 +173,7 @@ async function scenario(mode, enter) {
     for (const text of ['m1', 'm2', 'm3']) say('alice sends', await one.send(id, { text, client_id: text }));
     link.mend();
     await within('bob is back', again);
-    say('recovered', two.socket.recovered);
+    say('recovered', Boolean(two.socket.recovered));
     await shows(two, 'm3');
     say('alice sends', await one.send(id, { text: 'live again', client_id: 'm4' }));
     await shows(two, 'live again');
@@ -186,7 +195,7 @@ async function scenario(mode, enter) {
     const app = connect('bob again', second, bob);
     say('bob joins', await app.join(id, two.conversation(id).messages.at(-1).seq));
     await shows(app, 'n2');
-    say('recovered', app.socket.recovered);
+    say('recovered', Boolean(app.socket.recovered));
     say('alice sends', await one.send(id, { text: 'good night', client_id: 'a4' }));
     await Promise.all([shows(one, 'good night'), shows(app, 'good night')]);
     await until('all is known', () => isOnline(app, alice) && isOnline(one, bob) && app.conversation(id).readBy.has(alice));

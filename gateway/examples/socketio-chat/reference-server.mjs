@@ -81,13 +81,14 @@ io.on('connection', (socket) => {
 function send(sender_id, request, conversation_id) {
   const { body = request.text ?? request.content ?? request.message, kind = 'text', client_id, reply_to } = request;
   if (body === undefined || !KINDS.includes(kind)) return refuse('invalid');
-  const { messages } = conversation(conversation_id);
+  const { messages, readBy } = conversation(conversation_id);
   const isRetry = (message) => message.sender_id === sender_id && message.client_id === client_id;
   let message = client_id === undefined ? undefined : messages.find(isRetry);
   if (!message) {
     const [id, seq, time] = [randomUUID(), messages.length + 1, Date.now()];
     message = { id, seq, conversation_id, sender_id, body, kind, time, client_id, reply_to };
     messages.push(message);
+    readBy.set(sender_id, seq);
     io.to(conversation_id).emit('new_message', message);
   }
   return { ok: true, id: message.id, seq: message.seq, time: message.time };

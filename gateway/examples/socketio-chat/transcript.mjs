@@ -54,11 +54,9 @@ export class Transcript {
     take('notifications', chat.notifications);
     const people = [...chat.people].map(([user, { online, lastSeen }]) =>
       online ? { user, online } : { user, online, lastSeen });
-    const read = conversations.flatMap(({ readBy }) =>
-      [...readBy].filter(([user]) => user !== chat.user).map(([user, seq]) => ({ user, seq })));
     const typing = conversations.flatMap(({ typing }) => [...typing]);
     const byUser = (one, other) => (one.user < other.user ? -1 : 1);
-    const state = { people: people.sort(byUser), read: read.sort(byUser), typing };
+    const state = { people: people.sort(byUser), typing };
     if (JSON.stringify(state) !== watched.state) changes.push([`${name} knows`, state]);
     watched.state = JSON.stringify(state);
     return changes;

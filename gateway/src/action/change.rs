@@ -82,18 +82,17 @@ async fn find(node: &Node, conversation: &ConversationId, seq: Seq) -> Result<Op
     let Some(below) = seq.0.checked_sub(1).map(Seq) else { return Ok(None) };
     let recent = node.broker.recent(conversation, below, 1).await.map_err(|error| unavailable(&error))?;
     let recent = recent.messages.into_iter().find(|message| message.seq == seq);
-    let found = match recent {
-        Some(message) => Some(message),
-        None => {
-            let range = HistoryRange {
-                conversation: conversation.clone(),
-                after: below,
-                before: Some(Seq(seq.0.saturating_add(1))),
-                limit: 1,
-                direction: Direction::Forward,
-            };
-            node.store.messages(&range).await.map_err(|error| unavailable(&error))?.pop()
-        }
+    let found = if recent.is_some() {
+        recent
+    } else {
+        let range = HistoryRange {
+            conversation: conversation.clone(),
+            after: below,
+            before: Some(Seq(seq.0.saturating_add(1))),
+            limit: 1,
+            direction: Direction::Forward,
+        };
+        node.store.messages(&range).await.map_err(|error| unavailable(&error))?.pop()
     };
     let states = node.store.states(conversation, &[seq]).await.map_err(|error| unavailable(&error))?;
     let is_deleted = states.iter().any(|state| state.deleted_ms.is_some());

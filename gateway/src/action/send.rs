@@ -64,6 +64,7 @@ pub async fn send(
     if send.kind.is_reserved() || send.kind == MessageKind::NOTIFICATION || is_of_the_house {
         return Err(Refusal::Invalid);
     }
+    node.typists.sent(&send.conversation, &who.user).await;
     accept(node, &who.user, client, send).await
 }
 

@@ -18,6 +18,7 @@ use shared::{
     presence::{Presence, memory::MemoryPresence, redis::RedisPresence},
     publisher::Publisher,
     rate::{RateLimits, memory::MemoryRateLimits, redis::RedisRateLimits},
+    recovery::{Recovery, memory::MemoryRecovery, redis::RedisRecovery},
     revocations::{Revocations, memory::MemoryRevocations, redis::RedisRevocations},
     store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
 };
@@ -43,6 +44,7 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     pub rates: Arc<dyn RateLimits>,
     pub revocations: Arc<dyn Revocations>,
+    pub recovery: Arc<dyn Recovery>,
     persister: Option<Inside>,
 }
 
@@ -152,6 +154,7 @@ fn in_memory(
         revocations: Arc::new(revocations),
         store,
         rates: Arc::new(MemoryRateLimits::default()),
+        recovery: Arc::new(MemoryRecovery::default()),
         persister: Some(persister),
     }
 }
@@ -182,6 +185,7 @@ async fn cluster(
         connections: Arc::new(
             RedisConnections::with_ttl_ms(&redis, presence_ms).context("cannot use REDIS_URL")?,
         ),
+        recovery: Arc::new(RedisRecovery::new(&redis).context("cannot use REDIS_URL")?),
         rates: Arc::new(RedisRateLimits::new(&redis).context("cannot use REDIS_URL")?),
         broker: Arc::new(RedisBroker::connect(redis).await.context("cannot use REDIS_URL")?),
         store,

@@ -18,6 +18,7 @@ use gateway::{
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
+    peers::Peers,
     pending::Pending,
     revocation::Revocable,
     roster::Roster,
@@ -37,6 +38,7 @@ use shared::{
     presence::memory::MemoryPresence,
     publisher::Publisher,
     rate::memory::MemoryRateLimits,
+    recovery::memory::MemoryRecovery,
     revocations::Revocations,
     store::{Store, sqlite::SqliteStore},
 };
@@ -144,11 +146,14 @@ impl Gateway {
             closing: stop.clone(),
         };
         let frames = FrameLimits::default();
-        let socketio = Service::new(&lines, frames, SocketIoSettings::default());
+        let socketio =
+            Service::new(&lines, Arc::new(MemoryRecovery::default()), frames, SocketIoSettings::default());
         let (serving, running) = (Arc::clone(&socketio), tracker.clone());
         running.spawn(async move { serving.run().await });
+        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
         let routes = Routes {
             lines,
+            peers,
             socketio,
             emulations: Arc::new(Emulations::default()),
             frames,

@@ -1,25 +1,29 @@
 //! The chat as Socket.IO clients know it: one session for each namespace that a client joins.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use shared::domain::{
-    ChatCommand, ChatReply, Command, Connect, ConversationId, ConversationKind, Disconnect, Position,
-    Receipt, Refusal, Reply, Seq, Subscribe, Token, UserId,
+    ChatCommand, ChatReply, Command, ConversationId, ConversationKind, Disconnect, Position, Receipt,
+    Refusal, Reply, Seq, Subscribe, Token, UserId,
 };
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
-use super::{Peer, Server, Service};
+use super::{Peer, Server, Service, connect::Opening, recovery::Keeper};
 use crate::{
-    connection::{ACKNOWLEDGEMENTS_MAX, Lines},
-    dialect::Dialect,
+    connection::Lines,
     hub::Turn,
     limits::Admitted,
     outbox::{Class, Outbox},
     protocol::socketio::{self, Arguments, Credentials, Request, Voice},
-    session::{Outcome, Session, Source},
+    session::{Outcome, Seal, Session, Source},
 };
 
 /// Lets clients into the namespaces of the chat.
@@ -67,8 +71,9 @@ impl Server for ChatServer {
         if credentials.token.0.is_empty() {
             credentials.token = self.token.clone();
         }
-        match ChatPeer::connect(&self.service, voice, dialect, &self.outbox, &self.source, credentials).await
-        {
+        let opening =
+            Opening { service: &self.service, voice, dialect, outbox: &self.outbox, source: &self.source };
+        match opening.connect(credentials).await {
             Ok(peer) => {
                 self.admitted.authenticated();
                 Some(Box::new(peer))
@@ -82,52 +87,24 @@ impl Server for ChatServer {
 }
 
 /// One client in one namespace.
-struct ChatPeer {
-    session: Session,
-    lines: Lines,
-    voice: &'static Voice,
-    outbox: Arc<Outbox>,
-    user: UserId,
+pub(super) struct ChatPeer {
+    pub(super) session: Session,
+    pub(super) lines: Lines,
+    pub(super) voice: &'static Voice,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) user: UserId,
     /// What it has joined, without the rooms that go with that.
-    joined: HashSet<ConversationId>,
-    acknowledgements: Arc<Semaphore>,
+    pub(super) joined: HashSet<ConversationId>,
+    /// Keeps the session, where sessions can be taken up again.
+    pub(super) keeper: Option<Keeper>,
+    pub(super) acknowledgements: Arc<Semaphore>,
+    /// A conversation with somebody who cannot be followed yet.
+    pub(super) strange: Option<ConversationId>,
     /// Whether events that are not known are relayed.
-    relays: bool,
+    pub(super) relays: bool,
 }
 
 impl ChatPeer {
-    async fn connect(
-        service: &Service,
-        voice: &'static Voice,
-        dialect: &'static Dialect,
-        outbox: &Arc<Outbox>,
-        source: &Source,
-        credentials: Credentials,
-    ) -> Result<Self, Refusal> {
-        let lines = &service.lines;
-        let (node, heartbeat) = (Arc::clone(&lines.node), Arc::clone(&lines.heartbeat));
-        let mut session =
-            Session::new(node, heartbeat, dialect, Arc::clone(outbox)).coming_from(source.clone());
-        let sid = Uuid::new_v4().simple().to_string();
-        let welcome = |reply: &Reply| match reply {
-            Reply::Connected(_) => socketio::connected(&voice.namespace, &sid, None),
-            _ => Bytes::new(),
-        };
-        let connect = Connect { token: credentials.token, resume: Vec::new() };
-        match session.handle(Command::Connect(connect), &welcome).await {
-            Outcome::Done => {}
-            Outcome::Reply(Reply::Refused(refusal)) => return Err(refusal),
-            // The token is not valid, or valid no more.
-            Outcome::Reply(_) | Outcome::Later(_) | Outcome::Close(_) => return Err(Refusal::Unauthorized),
-        }
-        let user = session.client().ok_or(Refusal::Unavailable)?.info.user.clone();
-        let acknowledgements = Arc::new(Semaphore::new(ACKNOWLEDGEMENTS_MAX));
-        let (lines, outbox) = (lines.clone(), Arc::clone(outbox));
-        let joined = HashSet::new();
-        let relays = service.settings.relays;
-        Ok(Self { session, lines, voice, outbox, user, joined, acknowledgements, relays })
-    }
-
     async fn perform(
         &mut self,
         request: Request,
@@ -152,7 +129,14 @@ impl ChatPeer {
                 let mark = ChatCommand::Mark { conversation, seq, read: false };
                 self.ask(Command::Chat(mark)).await?.map(|_| OK.to_owned())
             }
-            Request::Send(send) => return self.send(Command::Send(send), answer, turn).await,
+            Request::Send(send) => {
+                let conversation = send.conversation.clone();
+                self.send(Command::Send(send), answer, turn).await?;
+                if self.strange.as_ref() == Some(&conversation) {
+                    self.look_around(&conversation).await?;
+                }
+                return Ok(());
+            }
             Request::Change(change) => {
                 let change = Command::Chat(ChatCommand::Change(change));
                 return self.send(change, answer, turn).await;
@@ -167,7 +151,7 @@ impl ChatPeer {
     }
 
     /// Asks for what is answered at once.
-    async fn ask(&mut self, command: Command) -> Result<Result<Reply, Refusal>, Disconnect> {
+    pub(super) async fn ask(&mut self, command: Command) -> Result<Result<Reply, Refusal>, Disconnect> {
         match self.session.handle(command, &|_| Bytes::new()).await {
             Outcome::Reply(Reply::Refused(refusal)) => Ok(Err(refusal)),
             Outcome::Reply(reply) => Ok(Ok(reply)),
@@ -196,23 +180,51 @@ impl ChatPeer {
             Reply::Subscribed(subscribed) => voice.joined(id, &room, subscribed),
             _ => Bytes::new(),
         };
-        match self.session.handle(subscribe(conversation.clone(), recover), &seal).await {
-            Outcome::Done => {}
-            Outcome::Reply(Reply::Refused(refusal)) => return Ok(Err(refusal)),
-            Outcome::Close(reason) => return Err(reason),
-            Outcome::Reply(_) | Outcome::Later(_) => return Ok(Err(Refusal::Unavailable)),
+        let began = AtomicU64::new(0);
+        let seal = |reply: &Reply| {
+            if let Reply::Subscribed(subscribed) = reply {
+                began.store(subscribed.seq.0, Ordering::Relaxed);
+            }
+            seal(reply)
+        };
+        if let Err(refusal) = self.enter(conversation.clone(), recover, &seal).await? {
+            return Ok(Err(refusal));
         }
         self.joined.insert(conversation.clone());
+        if let Some(keeper) = &mut self.keeper {
+            keeper.joined(conversation.clone(), Seq(began.into_inner()));
+            keeper.keep().await;
+        }
         self.look_around(&conversation).await?;
         Ok(Ok(()))
     }
 
-    async fn leave(&mut self, conversation: &ConversationId) {
+    /// Joins a room, and sends what `seal` makes of the answer before anything that comes after it.
+    pub(super) async fn enter(
+        &mut self,
+        conversation: ConversationId,
+        recover: Option<Position>,
+        seal: Seal<'_>,
+    ) -> Result<Result<(), Refusal>, Disconnect> {
+        match self.session.handle(subscribe(conversation, recover), seal).await {
+            Outcome::Done => Ok(Ok(())),
+            Outcome::Reply(Reply::Refused(refusal)) => Ok(Err(refusal)),
+            Outcome::Close(reason) => Err(reason),
+            Outcome::Reply(_) | Outcome::Later(_) => Ok(Err(Refusal::Unavailable)),
+        }
+    }
+
+    pub(super) async fn leave(&mut self, conversation: &ConversationId) {
         let presence = self.presence_of(conversation);
         for room in presence.into_iter().chain([conversation.clone()]) {
             let _ = self.ask(Command::Unsubscribe(room)).await;
         }
         self.joined.remove(conversation);
+        if let Some(keeper) = &mut self.keeper
+            && keeper.left(conversation)
+        {
+            keeper.keep().await;
+        }
     }
 
     /// Where one hears whether the other one in a direct conversation is there.
@@ -252,15 +264,12 @@ impl ChatPeer {
         })
     }
 
-    /// What stands beside the messages of a conversation: how far the others have read, and whether the other one is there.
-    async fn look_around(&mut self, conversation: &ConversationId) -> Result<(), Disconnect> {
-        let receipts = self.receipts(conversation).await?;
-        let is_news = |receipt: &&Receipt| receipt.user != self.user && receipt.read > Seq(0);
-        let others: Vec<&Receipt> = receipts.iter().filter(is_news).collect();
-        self.outbox.send(self.voice.receipts(conversation, &others), Class::Durable);
+    /// Follows the other one in a direct conversation; how things stand is told at once. Strangers cannot be followed: then
+    /// everything but the other's presence works, until something was said.
+    pub(super) async fn look_around(&mut self, conversation: &ConversationId) -> Result<(), Disconnect> {
         if let Some(presence) = self.presence_of(conversation) {
-            // Without it everything but the other's presence works.
-            let _ = self.ask(subscribe(presence, None)).await?;
+            let followed = self.ask(subscribe(presence, None)).await?;
+            self.strange = followed.is_err().then(|| conversation.clone());
         }
         Ok(())
     }
@@ -323,6 +332,12 @@ impl Peer for ChatPeer {
             }
             // As a server without a handler for it would: nothing happens.
             None => Ok(()),
+        }
+    }
+
+    async fn leave(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.forget().await;
         }
     }
 }

@@ -3,6 +3,8 @@
 //! What a namespace means is a [`Server`]'s to say: the chat in production, an echo for conformance suites.
 
 mod chat;
+mod connect;
+mod recovery;
 mod service;
 
 use std::{collections::HashMap, sync::Arc};
@@ -41,6 +43,9 @@ pub trait Peer: Send {
         name: Option<&str>,
         arguments: Arguments,
     ) -> Result<(), Disconnect>;
+
+    /// The client leaves the namespace by itself, and not because its connection has ended.
+    async fn leave(&mut self) {}
 }
 
 /// One client's Socket.IO.
@@ -70,7 +75,9 @@ impl<S: Server> SocketIo<S> {
             return Ok(());
         }
         if kind == Kind::Disconnect {
-            return self.peers.remove(namespace.as_str()).map(drop).ok_or(Disconnect::BadRequest);
+            let mut peer = self.peers.remove(namespace.as_str()).ok_or(Disconnect::BadRequest)?;
+            peer.leave().await;
+            return Ok(());
         }
         let peer = self.peers.get_mut(namespace.as_str()).ok_or(Disconnect::BadRequest)?;
         match kind {

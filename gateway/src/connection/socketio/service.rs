@@ -2,6 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use shared::recovery::Recovery;
+use uuid::Uuid;
+
+use super::recovery::Holders;
 use crate::{
     connection::{
         AUTHENTICATE_SECONDS_MAX, Lines,
@@ -51,12 +55,19 @@ pub struct Service {
     /// How it speaks.
     pub settings: SocketIoSettings,
     pub(super) lines: Lines,
+    pub(super) recovery: Arc<dyn Recovery>,
+    pub(super) holders: Arc<Holders>,
     voices: HashMap<String, (&'static Voice, &'static Dialect)>,
 }
 
 impl Service {
     /// Nobody is here yet. To be made once for a process: what it says is kept for ever.
-    pub fn new(lines: &Lines, frames: FrameLimits, settings: SocketIoSettings) -> Arc<Self> {
+    pub fn new(
+        lines: &Lines,
+        recovery: Arc<dyn Recovery>,
+        frames: FrameLimits,
+        settings: SocketIoSettings,
+    ) -> Arc<Self> {
         let config = EngineConfig {
             ping_interval: Duration::from_secs(PING_SECONDS),
             ping_timeout: Duration::from_secs(PONG_SECONDS_MAX),
@@ -73,12 +84,17 @@ impl Service {
             (name, Voice { namespace, spelling, recovers: settings.recovers }.lasting(at))
         });
         let voices = voices.collect();
-        Arc::new(Self { engine, lines: lines.clone(), voices, settings })
+        Arc::new(Self { engine, lines: lines.clone(), recovery, holders: Arc::default(), voices, settings })
     }
 
     /// Runs what watches over connections, until the node takes no more.
     pub async fn run(&self) {
         self.engine.run(&self.lines.closing).await;
+    }
+
+    /// Another connection has taken a session up.
+    pub fn taken_up(&self, secret: &str, holder: Uuid) {
+        self.holders.taken_up(secret, holder);
     }
 
     pub(super) fn voice(&self, namespace: &str) -> Option<(&'static Voice, &'static Dialect)> {

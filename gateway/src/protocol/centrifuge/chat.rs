@@ -198,7 +198,7 @@ struct Receipts {
 }
 
 #[derive(Serialize)]
-struct Messages<'a> {
+struct Page<'a> {
     messages: Vec<MessageView>,
     epoch: &'a str,
     top: u64,
@@ -227,7 +227,7 @@ pub(super) fn reply(reply: &ChatReply, out: &mut Vec<u8>) {
 /// A page for an application that wants to see the chain, void messages and all, and what became of each message.
 pub(super) fn messages(page: &HistoryPage, out: &mut Vec<u8>) {
     let views = message_views(&page.messages, &page.states);
-    write(views.map(|messages| Messages { messages, epoch: &page.epoch, top: page.top.0 }), out);
+    write(views.map(|messages| Page { messages, epoch: &page.epoch, top: page.top.0 }), out);
 }
 
 /// On one line: a raw newline can only stand between the tokens of a body, where a space means the same.

@@ -136,6 +136,11 @@ impl Keys {
         self.named(conversation, kind)
     }
 
+    /// A session that can be taken up again, by its secret: a string.
+    pub fn session(&self, personal: &ConversationId, secret: &str) -> String {
+        self.named(personal, &format!("rs:{secret}:"))
+    }
+
     /// The place that a message was given: a string.
     pub fn accepted(&self, partition: Partition, id: MessageId) -> String {
         format!("{{{}}}d:{}", self.tag(partition), id.0.simple())

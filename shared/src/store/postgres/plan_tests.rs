@@ -5,15 +5,16 @@ use tokio_postgres::NoTls;
 
 use super::{PostgresStore, conversations_sql};
 
-/// 5,000 conversations of 4 messages each; ann is in 1,000 of them, and everybody else in as many.
+/// 5,000 conversations of 4 messages and 20 members each; ann is in 1,000 of them.
 const FILL: &str = "\
     INSERT INTO conversations (id, kind, version, created_ms, last_seq, last_message_seq, last_ms) \
         SELECT 'c' || n, 'group', 1, 1, 4, 4, n FROM generate_series(1, 5000) n; \
     INSERT INTO members (conversation_id, user_id, role) \
-        SELECT 'c' || n, u, 'member' FROM generate_series(1, 5000) n, \
-            LATERAL (VALUES (CASE WHEN n % 5 = 0 THEN 'ann' ELSE 'eve' END), ('bob' || n % 5)) v (u); \
+        SELECT 'c' || n, 'ann', 'member' FROM generate_series(1, 5000, 5) n \
+        UNION ALL SELECT 'c' || n, 'u' || n || '_' || k, 'member' \
+        FROM generate_series(1, 5000) n, generate_series(1, 19) k; \
     INSERT INTO messages (conversation_id, seq, prev, id, time_ms, sender_id, kind, body) \
-        SELECT 'c' || n, s, s - 1, gen_random_uuid(), n, 'bob' || n % 5, 'text', '1' \
+        SELECT 'c' || n, s, s - 1, gen_random_uuid(), n, 'bob', 'text', '1' \
         FROM generate_series(1, 5000) n, generate_series(1, 4) s; \
     ANALYZE";
 
