@@ -4,6 +4,7 @@
 //! packets (that CONNECT comes first), which the connection judges. The JSON of an event is never parsed and printed again:
 //! it is checked and carried as it is.
 
+mod binary;
 mod decode;
 mod encode;
 mod request;
