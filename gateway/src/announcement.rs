@@ -1,7 +1,10 @@
 //! What nodes tell each other: at most once, so nothing here may be relied on to arrive.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use shared::domain::NodeId;
 use uuid::Uuid;
 
 use crate::action::{MembersChanged, SendAway};
@@ -20,6 +23,18 @@ pub enum Announcement {
         secret: String,
         /// Whose it is now.
         holder: Uuid,
+    },
+    /// Asks the addressed node where it is reached.
+    WhereAreYou {
+        /// Who wants to know.
+        asked_by: NodeId,
+    },
+    /// Answers that.
+    Here {
+        /// Who answers.
+        node: NodeId,
+        /// Where other nodes reach it.
+        address: SocketAddr,
     },
     /// Commands for an HTTP session that the addressed node holds.
     Emulation {

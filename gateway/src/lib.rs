@@ -17,6 +17,7 @@ pub mod limits;
 pub mod metrics;
 pub mod online;
 pub mod outbox;
+pub mod peers;
 pub mod pending;
 pub mod protocol;
 pub mod revocation;

@@ -41,6 +41,7 @@ async fn a_primary_is_killed_and_keeps_its_file() {
         let next = run.acked() + 1;
         let goes_on = tokio::time::timeout(PATIENCE, run.wait_acked(next)).await;
         assert_eq!(goes_on, Ok(true), "nothing is accepted without one of three servers");
+        assert_eq!((stage.readiness(0).await, stage.readiness(1).await), (Some(200), Some(200)));
         stage.redis_cluster().server(victim).restart().await.unwrap();
         acked += SPREAD.finish(run).await.acked;
     }

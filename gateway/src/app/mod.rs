@@ -34,6 +34,7 @@ use crate::{
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
+    peers::{Peers, reachable},
     pending::Pending,
     roster::Roster,
     socket::{self, AcceptLimits},
@@ -61,6 +62,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let public = listen(config.listen).await?;
     let app = App::build(config, keys, metrics, ground, health, tasks)?;
+    let advertised = app.config.advertise.unwrap_or(reachable(public.local_addr()?));
+    app.routes.peers.listen_at(advertised);
     app.greet(public.local_addr()?, health_address);
     app.start(public, &numbers);
     told_to_stop.await;
@@ -179,7 +182,9 @@ impl App {
             closing: tasks.closing.clone(),
         };
         let frames = FrameLimits::default();
+        let peers = Peers::new(config.node.clone(), Arc::clone(&node.broker));
         let routes = Routes {
+            peers,
             socketio: Service::new(&lines, Arc::clone(&ports.recovery), frames, config.socketio.clone()),
             lines,
             emulations: Arc::new(Emulations::default()),
@@ -248,7 +253,7 @@ impl App {
     fn inbound(&self) -> impl Fn(Inbound) + Send + Sync + 'static {
         let (node, emulations) = (Arc::clone(&self.node), Arc::clone(&self.routes.emulations));
         let (heartbeat, socketio) = (Arc::clone(&self.heartbeat), Arc::clone(&self.routes.socketio));
-        let tasks = self.tasks.background.clone();
+        let (peers, tasks) = (Arc::clone(&self.routes.peers), self.tasks.background.clone());
         move |inbound| match inbound {
             Inbound::Stored(partition, upto) => node.pending.stored(partition, upto),
             Inbound::Salvage => {
@@ -259,6 +264,11 @@ impl App {
                     let node = Arc::clone(&node);
                     tasks.spawn(async move { action::members_changed(&node, &change).await });
                 }
+                Some(Announcement::WhereAreYou { asked_by }) => {
+                    let peers = Arc::clone(&peers);
+                    tasks.spawn(async move { peers.asked(asked_by).await });
+                }
+                Some(Announcement::Here { node, address }) => peers.here(node, address),
                 Some(Announcement::TakenUp { secret, holder }) => socketio.taken_up(&secret, holder),
                 Some(Announcement::SendAway(away)) => action::send_away(&node, &heartbeat, &away),
                 Some(Announcement::Emulation { session, data }) => {

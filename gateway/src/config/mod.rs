@@ -80,6 +80,9 @@ struct Settings {
     /// Address for /healthz, /readyz and /metrics [default: 127.0.0.1:9100].
     #[arg(long, env = "STARLING_HEALTH_LISTEN", value_name = "HOST:PORT")]
     health_listen: Option<SocketAddr>,
+    /// Address by which other nodes reach this one's clients' port [default: that of --listen].
+    #[arg(long, env = "STARLING_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<SocketAddr>,
     /// Name of this process, unique in the cluster [default: random].
     #[arg(long, env = "STARLING_NODE", value_name = "NAME")]
     node: Option<String>,
@@ -236,6 +239,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address for health and metrics.
     pub health_listen: SocketAddr,
+    /// Where other nodes reach it, if not there.
+    pub advertise: Option<SocketAddr>,
     /// Name of this process.
     pub node: NodeId,
     /// Directory of files.
@@ -331,6 +336,7 @@ impl Settings {
             database_url,
             listen,
             health_listen,
+            advertise,
             node,
             data_dir,
             token_hmac_secret,
@@ -463,6 +469,7 @@ impl Settings {
             mode,
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8000))),
             health_listen: self.health_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9100))),
+            advertise: self.advertise,
             node: NodeId::parse(&node).context("STARLING_NODE")?,
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("data")),
             token_hmac_secret: self.token_hmac_secret,

@@ -45,6 +45,7 @@ use crate::{
     api_key::ApiKeys,
     connection::{Emulations, Lines, socketio::Service},
     frame::FrameLimits,
+    peers::Peers,
 };
 
 /// Largest request body, in bytes.
@@ -59,6 +60,8 @@ pub struct Routes {
     pub lines: Lines,
     /// HTTP sessions of this node.
     pub emulations: Arc<Emulations>,
+    /// Where the other nodes are.
+    pub peers: Arc<Peers>,
     /// Socket.IO connections of this node.
     pub socketio: Arc<Service>,
     /// Limits of inbound WebSocket messages.

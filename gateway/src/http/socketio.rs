@@ -7,16 +7,17 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use shared::domain::Token;
+use shared::domain::{NodeId, Refusal, Token};
 
-use super::{Routes, engineio::answer, realtime};
+use super::{Routes, engineio::answer, problem::Problem, realtime};
 use crate::{
     connection::{
         engineio::Make,
         socketio::{ChatServer, SocketIo},
     },
     outbox::Outbox,
-    protocol::engineio::EngineError,
+    protocol::engineio::{EngineError, Query},
+    socket,
 };
 
 /// `/socket.io/`, whatever the method.
@@ -28,8 +29,35 @@ pub async fn socketio(
     if !routes.origins.admit(request.headers()) {
         return EngineError::Forbidden.into_response();
     }
+    let sid = Query::parse(request.uri().query().unwrap_or_default()).ok().and_then(|query| query.sid);
+    match sid.map(|sid| routes.socketio.engine.owner_of(&sid)) {
+        Some(Ok(Some(owner))) => return pass_on(&routes, &owner, request).await,
+        Some(Err(error)) => return error.into_response(),
+        Some(Ok(None)) | None => {}
+    }
     let admit = |parts: &Parts| admit(&routes, peer, parts);
     answer(&routes.socketio.engine, request, &admit).await
+}
+
+/// The connection is another node's. It never moves: an owner that is gone takes its connections along, and their clients
+/// begin anew.
+async fn pass_on(routes: &Routes, owner: &NodeId, request: Request) -> Response {
+    if socket::is_forwarded(&request) {
+        return EngineError::SessionUnknown.into_response();
+    }
+    let address = match routes.peers.find(owner).await {
+        Ok(Some(address)) => address,
+        Ok(None) => return EngineError::SessionUnknown.into_response(),
+        Err(error) => {
+            tracing::warn!(%error, %owner, "a request cannot be passed on");
+            return Problem::from(Refusal::Unavailable).into_response();
+        }
+    };
+    socket::forward(address, request, routes.socketio.engine.tracker()).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, %owner, "a node has gone");
+        routes.peers.forget(owner);
+        EngineError::SessionUnknown.into_response()
+    })
 }
 
 fn admit(routes: &Routes, peer: SocketAddr, parts: &Parts) -> Result<Make, Response> {

@@ -1,4 +1,4 @@
-//! Sockets: accepting them, turning HTTP into WebSocket, and reading what clients send.
+//! Sockets: accepting them, turning HTTP into WebSocket, reading what clients send, and passing a request on to another node.
 //!
 //! After the upgrade the raw TCP stream is taken out of the HTTP server and split: the [`Reader`] has the one half, the
 //! [`Outbox`](crate::outbox::Outbox) the other. May use: frame, outbox (in [`echo`] alone), tokio, hyper, axum.
@@ -6,10 +6,12 @@
 
 pub mod accept;
 pub mod echo;
+mod forward;
 mod progress;
 mod reader;
 pub mod upgrade;
 
 pub use accept::{AcceptLimits, serve};
+pub use forward::{forward, is_forwarded};
 pub use reader::{Incoming, LINGER_BYTES_MAX, LINGER_SECONDS_MAX, Reader};
 pub use upgrade::{RawSocket, UpgradeHandle, UpgradeRefusal, upgrade};

@@ -25,6 +25,7 @@ use gateway::{
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
+    peers::Peers,
     pending::Pending,
     revocation::{Revocable, UNREAD_MAX},
     roster::Roster,
@@ -181,8 +182,10 @@ impl Site {
             Service::new(&lines, Arc::new(MemoryRecovery::default()), frames, SocketIoSettings::default());
         let (serving, running) = (Arc::clone(&socketio), tracker.clone());
         running.spawn(async move { serving.run().await });
+        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
         let routes = Routes {
             lines,
+            peers,
             socketio,
             emulations,
             frames,
@@ -251,7 +254,7 @@ fn inbound(
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
             Announcement::MembersChanged(_) => {}
-            Announcement::TakenUp { .. } => {}
+            Announcement::TakenUp { .. } | Announcement::WhereAreYou { .. } | Announcement::Here { .. } => {}
             Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());

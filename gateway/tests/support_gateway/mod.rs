@@ -18,6 +18,7 @@ use gateway::{
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
+    peers::Peers,
     pending::Pending,
     revocation::Revocable,
     roster::Roster,
@@ -149,8 +150,10 @@ impl Gateway {
             Service::new(&lines, Arc::new(MemoryRecovery::default()), frames, SocketIoSettings::default());
         let (serving, running) = (Arc::clone(&socketio), tracker.clone());
         running.spawn(async move { serving.run().await });
+        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
         let routes = Routes {
             lines,
+            peers,
             socketio,
             emulations: Arc::new(Emulations::default()),
             frames,

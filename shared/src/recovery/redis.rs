@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Cmd, FromRedisValue};
+use redis::Cmd;
 
 use super::{Kept, Recovery};
 use crate::{
     broker::{
         BrokerError,
-        redis::{RedisConfig, keys::Keys, route::Pool},
+        redis::{
+            RedisConfig,
+            keys::{Keys, Slot},
+            route::Pool,
+        },
     },
     domain::{ConversationId, UserId},
 };
@@ -33,9 +37,8 @@ impl RedisRecovery {
         self.keys.session(&ConversationId::personal(user), secret)
     }
 
-    async fn call<T: FromRedisValue>(&self, user: &UserId, command: &Cmd) -> Result<T, BrokerError> {
-        let slot = self.keys.slot_of(&ConversationId::personal(user));
-        self.pool.run(slot, |mut held| async move { command.query_async(&mut held).await }).await
+    async fn ask<T: redis::FromRedisValue>(&self, key: &str, call: &Cmd) -> Result<T, BrokerError> {
+        self.pool.run(Slot::of(key), |mut held| async move { call.query_async(&mut held).await }).await
     }
 }
 
@@ -49,17 +52,19 @@ impl Recovery for RedisRecovery {
         life: Duration,
     ) -> Result<(), BrokerError> {
         let json = serde_json::to_vec(session).expect("a session is plain data");
-        let seconds = life.as_secs().max(1);
-        self.call(user, redis::cmd("SET").arg(self.key(user, secret)).arg(json).arg("EX").arg(seconds)).await
+        let key = self.key(user, secret);
+        self.ask(&key, &Cmd::set_ex(&key, json, life.as_secs().max(1))).await
     }
 
     async fn find(&self, user: &UserId, secret: &str) -> Result<Option<Kept>, BrokerError> {
-        let json: Option<Vec<u8>> = self.call(user, redis::cmd("GET").arg(self.key(user, secret))).await?;
+        let key = self.key(user, secret);
+        let json: Option<Vec<u8>> = self.ask(&key, &Cmd::get(&key)).await?;
         // One that another version has written is none that can be taken up here.
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 
     async fn forget(&self, user: &UserId, secret: &str) -> Result<(), BrokerError> {
-        self.call(user, redis::cmd("DEL").arg(self.key(user, secret))).await
+        let key = self.key(user, secret);
+        self.ask(&key, &Cmd::del(&key)).await
     }
 }

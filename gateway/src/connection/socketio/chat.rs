@@ -98,6 +98,8 @@ pub(super) struct ChatPeer {
     /// Keeps the session, where sessions can be taken up again.
     pub(super) keeper: Option<Keeper>,
     pub(super) acknowledgements: Arc<Semaphore>,
+    /// A conversation with somebody who cannot be followed yet.
+    pub(super) strange: Option<ConversationId>,
     /// Whether events that are not known are relayed.
     pub(super) relays: bool,
 }
@@ -127,7 +129,14 @@ impl ChatPeer {
                 let mark = ChatCommand::Mark { conversation, seq, read: false };
                 self.ask(Command::Chat(mark)).await?.map(|_| OK.to_owned())
             }
-            Request::Send(send) => return self.send(Command::Send(send), answer, turn).await,
+            Request::Send(send) => {
+                let conversation = send.conversation.clone();
+                self.send(Command::Send(send), answer, turn).await?;
+                if self.strange.as_ref() == Some(&conversation) {
+                    self.look_around(&conversation).await?;
+                }
+                return Ok(());
+            }
             Request::Change(change) => {
                 let change = Command::Chat(ChatCommand::Change(change));
                 return self.send(change, answer, turn).await;
@@ -255,15 +264,12 @@ impl ChatPeer {
         })
     }
 
-    /// What stands beside the messages of a conversation: how far the others have read, and whether the other one is there.
+    /// Follows the other one in a direct conversation; how things stand is told at once. Strangers cannot be followed: then
+    /// everything but the other's presence works, until something was said.
     pub(super) async fn look_around(&mut self, conversation: &ConversationId) -> Result<(), Disconnect> {
-        let receipts = self.receipts(conversation).await?;
-        let is_news = |receipt: &&Receipt| receipt.user != self.user && receipt.read > Seq(0);
-        let others: Vec<&Receipt> = receipts.iter().filter(is_news).collect();
-        self.outbox.send(self.voice.receipts(conversation, &others), Class::Durable);
         if let Some(presence) = self.presence_of(conversation) {
-            // Without it everything but the other's presence works.
-            let _ = self.ask(subscribe(presence, None)).await?;
+            let followed = self.ask(subscribe(presence, None)).await?;
+            self.strange = followed.is_err().then(|| conversation.clone());
         }
         Ok(())
     }

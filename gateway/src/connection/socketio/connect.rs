@@ -106,6 +106,7 @@ impl Opening<'_> {
             joined: HashSet::new(),
             keeper: None,
             acknowledgements: Arc::new(Semaphore::new(ACKNOWLEDGEMENTS_MAX)),
+            strange: None,
             relays: self.service.settings.relays,
         })
     }

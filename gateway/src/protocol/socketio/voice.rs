@@ -225,13 +225,6 @@ impl Voice {
         });
     }
 
-    /// How far members have come.
-    pub fn receipts(&self, conversation: &ConversationId, receipts: &[&Receipt]) -> Bytes {
-        let mut frames = FrameWriter::default();
-        receipts.iter().for_each(|receipt| self.receipt(conversation, receipt, &mut frames));
-        frames.finish()
-    }
-
     fn receipt(&self, conversation: &ConversationId, receipt: &Receipt, frames: &mut FrameWriter) {
         self.event(Say::MessageRead, frames, |out| {
             let Receipt { user, read, delivered } = receipt;
