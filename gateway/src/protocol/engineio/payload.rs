@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(read("4a\u{1e}4b\u{1e}3"), [Ok(text("a")), Ok(text("b")), Ok(Packet::Pong)]);
         assert_eq!(
             read("4hello\u{1e}bAQIDBA=="),
-            [text("hello"), Ok(Packet::Binary(Bytes::from_static(&[1, 2, 3, 4])))]
+            [Ok(text("hello")), Ok(Packet::Binary(Bytes::from_static(&[1, 2, 3, 4])))]
         );
     }
 
