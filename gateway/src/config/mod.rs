@@ -1,8 +1,9 @@
 //! Configuration: flags over environment over file over defaults.
 
 mod chat;
+mod socketio;
 
-use self::chat::ChatSettings;
+use self::{chat::ChatSettings, socketio::SocketIoFlags};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -22,7 +23,6 @@ use crate::{
     api_key::{ApiKeys, Scope},
     connection::socketio::SocketIoSettings,
     limits::LimitSettings,
-    protocol::socketio::{CHAT_NAMESPACES_MAX, Spelling},
 };
 
 /// A Starling gateway: holds client connections and delivers messages to them.
@@ -34,7 +34,7 @@ use crate::{
 #[expect(clippy::doc_markdown, reason = "the comments are what --help prints")]
 pub struct Flags {
     /// TOML file with any of the settings below, named as the flags with `_` for `-`. Those from trusted-proxies on are in
-    /// its table `[limits]`.
+    /// its table `[limits]`, those that begin with socketio in its table `[socketio]`.
     #[arg(long, env = "STARLING_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -182,21 +182,8 @@ struct Settings {
     chat: Option<ChatSettings>,
     #[command(flatten)]
     limits: LimitSettings,
-    /// Names of Socket.IO events, comma-separated, each `event=name`, such as `new_message=receive_message`.
-    #[arg(long, env = "STARLING_SOCKETIO_EVENTS", value_delimiter = ',', value_name = "NAMES")]
-    socketio_events: Option<Vec<String>>,
-    /// Namespaces of the chat for Socket.IO clients, comma-separated, at most four [default: /].
-    #[arg(long, env = "STARLING_SOCKETIO_NAMESPACES", value_delimiter = ',', value_name = "NAMES")]
-    socketio_namespaces: Option<Vec<String>>,
-    /// Whether Socket.IO clients that come back get what they missed, and an argument more with every message [default: true].
-    #[arg(long, env = "STARLING_SOCKETIO_RECOVERY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    socketio_recovery: Option<bool>,
-    /// Whether Socket.IO events that are not known are relayed to the members of the conversation that they name [default: false].
-    #[arg(long, env = "STARLING_SOCKETIO_RELAY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    socketio_relay: Option<bool>,
-    /// Whether Socket.IO clients may show their token in the URL, where logs have it [default: false].
-    #[arg(long, env = "STARLING_SOCKETIO_QUERY_TOKEN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    socketio_query_token: Option<bool>,
+    #[command(flatten)]
+    socketio: SocketIoFlags,
     /// Log as `text` or `json` [default: text]; RUST_LOG filters it.
     #[arg(long, env = "STARLING_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -366,11 +353,7 @@ impl Settings {
             drain_delay_seconds,
             chat,
             limits,
-            socketio_events,
-            socketio_namespaces,
-            socketio_recovery,
-            socketio_relay,
-            socketio_query_token,
+            socketio,
             log_format,
         )
     }
@@ -420,29 +403,8 @@ impl Settings {
         }
     }
 
-    fn socketio(&self) -> anyhow::Result<SocketIoSettings> {
-        let given = SocketIoSettings::default();
-        let names = self.socketio_events.as_deref().unwrap_or_default();
-        let namespaces = self.socketio_namespaces.clone().unwrap_or(given.namespaces);
-        if namespaces.is_empty() || namespaces.len() > CHAT_NAMESPACES_MAX {
-            bail!("socketio_namespaces must be 1 to {CHAT_NAMESPACES_MAX}");
-        }
-        if let Some(bad) = namespaces.iter().find(|name| !name.starts_with('/') || name.contains([',', '"']))
-        {
-            bail!("`{bad}` in socketio_namespaces does not begin with a slash");
-        }
-        Ok(SocketIoSettings {
-            namespaces,
-            spelling: Spelling::new(names).context("socketio_events")?,
-            recovers: self.socketio_recovery.unwrap_or(given.recovers),
-            relays: self.socketio_relay.unwrap_or(given.relays),
-            query_token: self.socketio_query_token.unwrap_or(given.query_token),
-        })
-    }
-
     fn check(self) -> anyhow::Result<Config> {
         self.check_keys()?;
-        let socketio = self.socketio()?;
         self.check_zeros()?;
         let mode = match (self.redis_url, self.database_url) {
             (None, None) => Mode::Standalone,
@@ -500,7 +462,7 @@ impl Settings {
             drain_delay_seconds: self.drain_delay_seconds.unwrap_or(if standalone { 0 } else { 5 }),
             kinds: self.chat.unwrap_or_default().check()?,
             limits: self.limits.into(),
-            socketio,
+            socketio: self.socketio.check()?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
