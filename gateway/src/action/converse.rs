@@ -33,7 +33,8 @@ pub async fn create_conversation(
     wanted: NewConversation,
 ) -> Result<(Conversation, bool), Refusal> {
     if let Actor::User(who) = actor {
-        node.limiter.publish_by(&who.user).await?;
+        // Each member is told by a message.
+        node.limiter.publish_many_by(&who.user, wanted.members.len().clamp(1, MEMBERS_MAX)).await?;
     }
     check_name(wanted.name.as_deref())?;
     let conversation = plan(node, actor, wanted)?;

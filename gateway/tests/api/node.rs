@@ -166,7 +166,8 @@ impl Site {
         let emulations = Arc::new(Emulations::default());
         let hears = Arc::new(AtomicBool::new(true));
         let heartbeat = Arc::new(Heartbeat::new(metrics));
-        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &hears)));
+        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
+        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &peers, &hears)));
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
         watch(&node, &heartbeat, &tracker, &stop);
@@ -182,10 +183,9 @@ impl Site {
             Service::new(&lines, Arc::new(MemoryRecovery::default()), frames, SocketIoSettings::default());
         let (serving, running) = (Arc::clone(&socketio), tracker.clone());
         running.spawn(async move { serving.run().await });
-        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
         let routes = Routes {
             lines,
-            peers,
+            peers: Arc::clone(&peers),
             socketio,
             emulations,
             frames,
@@ -195,6 +195,7 @@ impl Site {
             mint: None,
         };
         let address = serve(routes, &tracker, &stop).await;
+        peers.listen_at(address.parse().unwrap());
         TestNode { address, hears, _stop: stop.drop_guard() }
     }
 }
@@ -242,10 +243,11 @@ fn inbound(
     node: &Arc<Node>,
     heartbeat: &Arc<Heartbeat>,
     emulations: &Arc<Emulations>,
+    peers: &Arc<Peers>,
     hears: &Arc<AtomicBool>,
 ) -> impl Fn(Inbound) + Send + Sync + 'static {
     let (node, emulations, hears) = (Arc::clone(node), Arc::clone(emulations), Arc::clone(hears));
-    let heartbeat = Arc::clone(heartbeat);
+    let (heartbeat, peers) = (Arc::clone(heartbeat), Arc::clone(peers));
     move |inbound| {
         let Inbound::Announcement(bytes) = inbound else { return };
         match Announcement::decode(&bytes).unwrap() {
@@ -254,7 +256,12 @@ fn inbound(
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
             Announcement::MembersChanged(_) => {}
-            Announcement::TakenUp { .. } | Announcement::WhereAreYou { .. } | Announcement::Here { .. } => {}
+            Announcement::WhereAreYou { asked_by } => {
+                let peers = Arc::clone(&peers);
+                tokio::spawn(async move { peers.asked(asked_by).await });
+            }
+            Announcement::Here { node, address } => peers.here(node, address),
+            Announcement::TakenUp { .. } => {}
             Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());
