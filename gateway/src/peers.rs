@@ -55,7 +55,15 @@ impl Peers {
     pub fn new(node: NodeId, broker: Arc<dyn Broker>) -> Arc<Self> {
         let heard = watch::Sender::new(());
         let (known, questions) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { node, broker, own: OnceLock::new(), known, started: Instant::now(), questions, heard })
+        Arc::new(Self {
+            node,
+            broker,
+            own: OnceLock::new(),
+            known,
+            started: Instant::now(),
+            questions,
+            heard,
+        })
     }
 
     /// This node is reached there, and answers when it is asked.

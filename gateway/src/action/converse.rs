@@ -46,7 +46,7 @@ pub async fn create_conversation(
         let is_same = conversation.members.iter().all(|member| existing.members.contains(member));
         return if is_same { Ok((existing, false)) } else { Err(Refusal::Forbidden) };
     }
-    announce(node, MembersChanged { conversation: conversation.id.clone(), version: 1 }).await;
+    announce(node, MembersChanged::new(conversation.id.clone(), 1)).await;
     let news = ConversationNews {
         kind: Some(&conversation.kind),
         name: conversation.name.as_deref(),

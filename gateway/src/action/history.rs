@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use shared::{
     auth::Identity,
     domain::{
-        Body, Change, ConversationId, Direction, HistoryPage, HistoryQuery, Message, MessageKind, MessageState,
-        Refusal, Seq,
+        Body, Change, ConversationId, Direction, HistoryPage, HistoryQuery, Message, MessageKind,
+        MessageState, Refusal, Seq,
     },
     store::HistoryRange,
 };
@@ -189,7 +189,8 @@ mod tests {
             }
         };
         let mut messages = vec![edit(3, 1), edit(4, 2)];
-        let state = |seq: u64, deleted_ms| MessageState { seq: Seq(seq), deleted_ms, ..MessageState::default() };
+        let state =
+            |seq: u64, deleted_ms| MessageState { seq: Seq(seq), deleted_ms, ..MessageState::default() };
         empty_edits(&mut messages, &[state(1, Some(9)), state(2, None)]);
         let says = |message: &Message| String::from_utf8_lossy(message.body.as_bytes()).contains("secret");
         assert_eq!(messages.iter().map(says).collect::<Vec<_>>(), [false, true]);

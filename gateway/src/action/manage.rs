@@ -265,7 +265,8 @@ impl<'a> Managed<'a> {
             MembersChange::Banned => return Err(Refusal::Forbidden),
             MembersChange::LastOwner => return Err(Refusal::Invalid),
         };
-        announce(self.node, MembersChanged { conversation: self.id.clone(), version }).await;
+        let gone = if news == Some("removed") { users.clone() } else { Vec::new() };
+        announce(self.node, MembersChanged { conversation: self.id.clone(), version, gone }).await;
         if users.is_empty() {
             self.write(&entry).await;
         }

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     auth::Identity,
     domain::{
-        ConversationKind, Message, MessageId, MessageKind, Partition, Permission, Refusal, Send, Sent, Seq, UserId,
+        ConversationKind, Message, MessageId, MessageKind, Partition, Permission, Refusal, Send, Sent, Seq,
+        UserId,
     },
     publisher::PublishError,
     record::Payload,

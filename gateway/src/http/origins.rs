@@ -180,10 +180,14 @@ mod tests {
             let host = HeaderValue::from_str(host).unwrap();
             allowed.is_own_name(&HeaderMap::from_iter([(header::HOST, host)]))
         };
-        for own in ["localhost:8000", "LOCALHOST", "127.0.0.1:8000", "10.1.2.3", "[::1]:8000", "app.example:443"] {
+        for own in
+            ["localhost:8000", "LOCALHOST", "127.0.0.1:8000", "10.1.2.3", "[::1]:8000", "app.example:443"]
+        {
             assert!(is_own(own), "{own}");
         }
-        for other in ["evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "app.example:8000", ""] {
+        for other in
+            ["evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "app.example:8000", ""]
+        {
             assert!(!is_own(other), "{other}");
         }
         assert!(!allowed.is_own_name(&HeaderMap::new()));
