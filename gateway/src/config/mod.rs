@@ -70,7 +70,7 @@ const EXAMPLES: &str = "Examples:
 struct Settings {
     /// Redis 7 or later of the cluster, such as `redis://127.0.0.1:6379`. If it is a Redis Cluster, several addresses may be
     /// given, separated by commas.
-    #[arg(long, env = "REDIS_URL", value_name = "URL")]
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Postgres 14 or later of the cluster, such as `postgres://user@host/starling`.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]

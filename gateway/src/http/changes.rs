@@ -16,7 +16,7 @@ use super::{
 use crate::{
     action,
     api_key::Scope,
-    protocol::centrifuge,
+    protocol::message_body,
     view::{ConversationIdText, SentView},
 };
 
@@ -48,7 +48,7 @@ pub async fn edit(
     IdempotencyKey(key): IdempotencyKey,
     Json(NewBody { body }): Json<NewBody>,
 ) -> Result<Response, Problem> {
-    let action = ChangeAction::Edit(centrifuge::message_body(&body)?);
+    let action = ChangeAction::Edit(message_body(&body)?);
     change(&routes, caller, (&id, seq), key, action).await
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     action::{self, Acknowledgement, Actor, HISTORY_MESSAGES_MAX, Node},
     api_key::Scope,
-    protocol::centrifuge,
+    protocol::message_body,
     view::{ClientIdText, ConversationIdText, KindText, MessageView, SentView, message_views},
 };
 
@@ -129,7 +129,7 @@ impl NewMessage {
                 .filter(|kind| !kind.is_reserved())
                 .ok_or_else(|| Problem::invalid("kind is not allowed"))?,
         };
-        let body = centrifuge::message_body(&self.body)?;
+        let body = message_body(&self.body)?;
         let reply_to = self.reply_to.map(Seq);
         Ok(Send { conversation, client_id, reply_to, kind, body, retry: self.retry })
     }

@@ -4,9 +4,12 @@
 //! May use: the domain, `dialect`, `frame`, `view`, the names of `limits`. Deliberately absent: sockets, tasks, clocks, axum, and
 //! one protocol in another. Adding a protocol is a folder, and its line here.
 
+mod body;
 pub mod centrifuge;
 pub mod engineio;
 pub mod socketio;
+
+pub use body::{BODY_DEPTH_MAX, message_body};
 
 #[cfg(test)]
 mod tests {
