@@ -245,6 +245,7 @@ fn payload(bytes: usize) -> anyhow::Result<Payload> {
         id: MessageId(id),
         sender: UserId::parse("alice")?,
         client_id: Some(ClientMessageId::parse(&id.simple().to_string())?),
+        reply_to: None,
         kind: MessageKind::TEXT,
         body: Body::from_json(format!("{:?}", "x".repeat(bytes.saturating_sub(2)))),
     })
