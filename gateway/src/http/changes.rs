@@ -33,7 +33,7 @@ pub struct NewBody {
 ///
 /// An entry of kind `edit` tells the members. The answer is the entry's place.
 #[utoipa::path(
-    patch, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "edit_message", tag = "Messages",
+    patch, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "edit", tag = "Messages",
     params(
         ("id" = ConversationIdText, Path, description = "The conversation"),
         ("seq" = u64, Path, description = "The message's place"),
@@ -57,7 +57,7 @@ pub async fn edit(
 /// Your own, or, for members who may, and API keys with the scope `publish`, anybody's. What it said is gone for good; an
 /// entry of kind `delete` tells the members.
 #[utoipa::path(
-    delete, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "delete_message", tag = "Messages",
+    delete, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "delete", tag = "Messages",
     params(
         ("id" = ConversationIdText, Path, description = "The conversation"),
         ("seq" = u64, Path, description = "The message's place"),
