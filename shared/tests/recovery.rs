@@ -51,7 +51,8 @@ fn session(seq: u64) -> Kept {
 }
 
 async fn a_session_is_found_by_its_user_alone<E: Recovering>() {
-    let recovery = E::new(Limits::default()).await.recovery();
+    let environment = E::new(Limits::default()).await;
+    let recovery = environment.recovery();
     recovery.keep(&user("a"), "secret", &session(1), LONG).await.unwrap();
     assert_eq!(recovery.find(&user("a"), "secret").await.unwrap(), Some(session(1)));
     assert_eq!(recovery.find(&user("b"), "secret").await.unwrap(), None);
@@ -61,14 +62,16 @@ async fn a_session_is_found_by_its_user_alone<E: Recovering>() {
 }
 
 async fn what_is_kept_last_counts<E: Recovering>() {
-    let recovery = E::new(Limits::default()).await.recovery();
+    let environment = E::new(Limits::default()).await;
+    let recovery = environment.recovery();
     recovery.keep(&user("a"), "secret", &session(1), LONG).await.unwrap();
     recovery.keep(&user("a"), "secret", &session(2), LONG).await.unwrap();
     assert_eq!(recovery.find(&user("a"), "secret").await.unwrap(), Some(session(2)));
 }
 
 async fn it_is_kept_for_its_time<E: Recovering>() {
-    let recovery = E::new(Limits::default()).await.recovery();
+    let environment = E::new(Limits::default()).await;
+    let recovery = environment.recovery();
     recovery.keep(&user("a"), "secret", &session(1), Duration::from_secs(1)).await.unwrap();
     let gone = async {
         while recovery.find(&user("a"), "secret").await.unwrap().is_some() {
