@@ -6,7 +6,7 @@ use gateway::{
     action, connection, frame, heartbeat, http,
     limits::{Answer, Limit, Settings},
     outbox, peers,
-    protocol::centrifuge,
+    protocol::{self, centrifuge},
     socket::accept,
 };
 use shared::domain;
@@ -36,7 +36,7 @@ fn in_force(limit: Limit) -> u64 {
         Limit::MessageSeconds => return frames.message_time_max.as_secs(),
         Limit::ControlFrames => return frame::guard::CONTROL_FRAMES_PER_WINDOW_MAX.into(),
         Limit::FrameCommands => centrifuge::COMMANDS_PER_FRAME_MAX,
-        Limit::JsonDepth => centrifuge::JSON_DEPTH_MAX,
+        Limit::JsonDepth => protocol::BODY_DEPTH_MAX,
         Limit::IdBytes => domain::CONVERSATION_ID_BYTES_MAX,
         Limit::BodyBytes => domain::BODY_BYTES_MAX,
         Limit::Emojis => action::EMOJIS_MAX,

@@ -1,6 +1,7 @@
 //! What a client can do: one verb a file, the same for every protocol and for HTTP.
 //!
-//! May use: domain, the ports, feed, pending, roster, online, typing, ephemeral, hub. Deliberately absent: axum, frames, JSON, and sessions.
+//! May use: domain, the ports, and what a node does by itself (feed, pending, roster, online, typing, unread, ephemeral). Deliberately
+//! absent: axum, frames, the JSON of clients, and sessions.
 //! Every verb asks [`authorize`] first.
 
 mod authenticate;
