@@ -282,9 +282,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn servers_share_the_slots_and_one_takes_the_place_of_another() {
-        let options = RedisClusterOptions { replicas: 1, ..RedisClusterOptions::default() };
-        let mut cluster = RedisCluster::start(options).await.unwrap();
+    async fn servers_share_the_slots_and_one_moves() {
+        let cluster = RedisCluster::start(RedisClusterOptions::default()).await.unwrap();
         let mut owners = Vec::new();
         for slot in [0, 5460, 5461, 10_921, 10_922, SLOTS - 1] {
             owners.push(cluster.owner(slot).await.unwrap());
@@ -295,13 +294,5 @@ mod tests {
         cluster.move_slot(12_182, 0).await.unwrap();
         assert_eq!(cluster.owner(12_182).await.unwrap(), 0);
         assert_eq!(call(&cluster.servers[0], &["GET", "foo"]).await.unwrap(), ["bar"]);
-        cluster.server(1).kill9();
-        let deadline = Instant::now() + READY_TIMEOUT;
-        while cluster.owner(6_000).await.unwrap() != 4 {
-            assert!(Instant::now() < deadline);
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
-        cluster.server(1).restart().await.unwrap();
-        cluster.wait_whole().await.unwrap();
     }
 }

@@ -15,6 +15,9 @@ use shared::domain::{
 };
 use uuid::Uuid;
 
+mod golden_socketio;
+use golden_socketio as socketio;
+
 #[test]
 fn every_exchange_goes_as_it_is_written() {
     let protocols = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/protocol");
@@ -25,6 +28,7 @@ fn every_exchange_goes_as_it_is_written() {
             let written = fs::read_to_string(&path).unwrap();
             let played = match protocol.file_name().and_then(|name| name.to_str()) {
                 Some("centrifuge") => play_centrifuge(&written),
+                Some("socketio") => socketio::play(&written),
                 _ => panic!("no way to play {}", path.display()),
             };
             assert!(played == written, "{} goes like this instead:\n{played}", path.display());

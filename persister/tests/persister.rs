@@ -83,6 +83,7 @@ async fn a_message_whose_seq_is_taken_gets_another_and_none_is_lost() {
             conversation: name.clone(),
             payload: payload("a", n),
             seed: Some(Seq(0)),
+            retry: false,
             checked: true,
         };
         let publication = shared::broker::Broker::publish(&broker, &publish).await.unwrap();

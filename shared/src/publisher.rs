@@ -71,14 +71,9 @@ impl Publisher {
         payload: Payload,
         retry: bool,
     ) -> Result<Accepted, PublishError> {
-        if retry
-            && payload.client_id.is_some()
-            && let Some(stored) = self.store.message(payload.id).await?
-        {
-            return Ok(accepted_before(&stored));
-        }
         let partition = Partition::of(conversation, self.broker.partitions());
-        let mut publish = Publish { conversation: conversation.clone(), payload, seed: None, checked: false };
+        let conversation = conversation.clone();
+        let mut publish = Publish { conversation, payload, seed: None, retry, checked: false };
         for _ in 0..ROUNDS_MAX {
             match self.broker.publish(&publish).await? {
                 Publication::Accepted(accepted) => return Ok(accepted),
@@ -89,7 +84,9 @@ impl Publisher {
                     publish.seed = None;
                     publish.checked = false;
                 }
-                Publication::NeedsSeed => publish.seed = Some(self.store.last_seq(conversation).await?),
+                Publication::NeedsSeed => {
+                    publish.seed = Some(self.store.last_seq(&publish.conversation).await?);
+                }
                 Publication::NeedsCheck => match self.store.message(publish.payload.id).await? {
                     Some(stored) => return Ok(accepted_before(&stored)),
                     None => publish.checked = true,

@@ -26,6 +26,7 @@ suite!(
     an_epoch_opens_a_partition_once,
     a_conversation_continues_after_its_seed,
     a_young_epoch_asks_for_a_check,
+    a_retry_asks_for_a_check_unless_it_is_remembered,
     a_full_log_refuses_and_writes_nothing,
     the_tail_says_whether_it_is_whole,
     positions_are_in_the_order_asked,
@@ -127,6 +128,21 @@ async fn a_young_epoch_asks_for_a_check<E: Environment>() {
     // One that is remembered needs no check.
     let again = broker.publish(&publish).await.unwrap();
     assert_eq!(again, Publication::Accepted(Accepted { duplicate: true, ..first }));
+}
+
+async fn a_retry_asks_for_a_check_unless_it_is_remembered<E: Environment>() {
+    let environment = E::new(Limits::default()).await;
+    let broker = environment.broker().await;
+    open(&*broker, 0).await;
+    let retry = |client_id| Publish { retry: true, ..seeded(named("a", client_id), 0) };
+    assert_eq!(broker.publish(&retry("1")).await.unwrap(), Publication::NeedsCheck);
+    let first = accept(&*broker, retry("1")).await;
+    assert_eq!(first.seq, Seq(1));
+    let again = broker.publish(&retry("1")).await.unwrap();
+    assert_eq!(again, Publication::Accepted(Accepted { duplicate: true, ..first }));
+    // A message without a name cannot have been sent before.
+    let unnamed = Publish { retry: true, ..seeded(unnamed("a"), 0) };
+    assert!(matches!(broker.publish(&unnamed).await.unwrap(), Publication::Accepted(_)));
 }
 
 async fn a_full_log_refuses_and_writes_nothing<E: Environment>() {

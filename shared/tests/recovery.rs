@@ -35,6 +35,12 @@ impl Recovering for OnRedis {
     }
 }
 
+impl Recovering for OnCluster {
+    fn recovery(&self) -> Arc<dyn Recovery> {
+        Arc::new(RedisRecovery::new(&self.config).unwrap())
+    }
+}
+
 fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
@@ -44,7 +50,8 @@ fn session(seq: u64) -> Kept {
     Kept { holder: Uuid::from_u128(7), name: "sid".to_owned(), time: 5, rooms }
 }
 
-async fn a_session_is_found_by_its_user_alone<E: Recovering>(environment: E) {
+async fn a_session_is_found_by_its_user_alone<E: Recovering>() {
+    let environment = E::new(Limits::default()).await;
     let recovery = environment.recovery();
     recovery.keep(&user("a"), "secret", &session(1), LONG).await.unwrap();
     assert_eq!(recovery.find(&user("a"), "secret").await.unwrap(), Some(session(1)));
@@ -54,14 +61,16 @@ async fn a_session_is_found_by_its_user_alone<E: Recovering>(environment: E) {
     assert_eq!(recovery.find(&user("a"), "secret").await.unwrap(), None);
 }
 
-async fn what_is_kept_last_counts<E: Recovering>(environment: E) {
+async fn what_is_kept_last_counts<E: Recovering>() {
+    let environment = E::new(Limits::default()).await;
     let recovery = environment.recovery();
     recovery.keep(&user("a"), "secret", &session(1), LONG).await.unwrap();
     recovery.keep(&user("a"), "secret", &session(2), LONG).await.unwrap();
     assert_eq!(recovery.find(&user("a"), "secret").await.unwrap(), Some(session(2)));
 }
 
-async fn it_is_kept_for_its_time<E: Recovering>(environment: E) {
+async fn it_is_kept_for_its_time<E: Recovering>() {
+    let environment = E::new(Limits::default()).await;
     let recovery = environment.recovery();
     recovery.keep(&user("a"), "secret", &session(1), Duration::from_secs(1)).await.unwrap();
     let gone = async {

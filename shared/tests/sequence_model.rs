@@ -421,7 +421,7 @@ impl OnServer {
 
 impl Data for OnServer {
     async fn publish(&mut self, run: &str, _: u64, publish: &Publish) -> Publication {
-        let Publish { conversation, payload, seed, checked } = publish;
+        let Publish { conversation, payload, seed, checked, .. } = publish;
         let mut redis = self.select().await;
         let Connection { client, publish: script, .. } = &mut *redis;
         let limits = Limits::default();

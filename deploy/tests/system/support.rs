@@ -65,14 +65,16 @@ impl Stage {
         Self { cluster, _turn: turn }
     }
 
-    /// How many messages Postgres has.
+    /// How many messages Postgres has, besides what the server has said about conversations.
     pub async fn rows(&self) -> Result<u64, String> {
         let (client, connection) =
             tokio_postgres::connect(&self.cluster.database_url(), tokio_postgres::NoTls)
                 .await
                 .map_err(|error| error.to_string())?;
         let connection = tokio::spawn(connection);
-        let counted = client.query_one("SELECT count(*) FROM messages WHERE kind <> 'void'", &[]).await;
+        let counted = client
+            .query_one("SELECT count(*) FROM messages WHERE kind NOT IN ('void', 'conversation')", &[])
+            .await;
         connection.abort();
         let count: i64 = counted.map_err(|error| error.to_string())?.get(0);
         Ok(count.unsigned_abs())

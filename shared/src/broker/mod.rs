@@ -60,6 +60,8 @@ pub struct Publish {
     pub payload: Payload,
     /// The last seq that the store knows of the conversation; given when the broker asked with [`Publication::NeedsSeed`].
     pub seed: Option<Seq>,
+    /// An earlier try may have succeeded longer ago than the broker remembers: unless it does, the store is to be asked.
+    pub retry: bool,
     /// The store was asked and knows no message of this id; given when the broker asked with [`Publication::NeedsCheck`].
     pub checked: bool,
 }
@@ -75,7 +77,7 @@ pub enum Publication {
     NeedsEpoch,
     /// The conversation was not published to in this epoch: nothing happened. Try again with `seed`.
     NeedsSeed,
-    /// The epoch is so young that the dedupe keys of earlier publishes may be lost: nothing happened. Ask the store
+    /// The epoch is so young that the dedupe keys of earlier publishes may be lost, or it is a retry: nothing happened. Ask the store
     /// whether it has the message, and try again with `checked`.
     NeedsCheck,
     /// The partition's log holds as many entries as it may: nothing happened.

@@ -89,7 +89,7 @@ impl PartitionState {
             self.opened = None;
             return Publication::NeedsEpoch;
         }
-        if is_named && !publish.checked && self.is_young(now) {
+        if is_named && !publish.checked && (publish.retry || self.is_young(now)) {
             return Publication::NeedsCheck;
         }
         if self.backlog() >= limits.backlog_entries_max {

@@ -195,7 +195,7 @@ pub fn named(to: &str, client_id: &str) -> Publish {
         kind: MessageKind::TEXT,
         body: Body::from_json(format!("{{\"to\":\"{to}\"}}")),
     };
-    Publish { conversation, payload, seed: None, checked: false }
+    Publish { conversation, payload, seed: None, retry: false, checked: false }
 }
 
 /// A publish of a message without a name of its sender's.

@@ -5,6 +5,8 @@ import { make } from './messages.js';
 const PAGE = 50;
 /** Unread counts are exact up to here. */
 const UNREAD_EXACT_MAX = 99;
+/** How long a conversation with its first message takes to be in the list, in milliseconds: it has to be stored. */
+const STORED_MS = 1_000;
 /** Most people whose comings and goings are watched. */
 const WATCHED_MAX = 100;
 
@@ -18,6 +20,7 @@ export class List {
   #people = new Map();
   #openId = null;
   #cursor = null;
+  #reload = null;
 
   constructor(session, onOpen) {
     this.#session = session;
@@ -45,7 +48,7 @@ export class List {
   take(push) {
     const { data, tags = {} } = push.pub ?? {};
     if (tags.event === 'unread') this.#unread(data);
-    else if (tags.kind === 'conversation') this.load().catch(() => this.#session.interrupt('no answer'));
+    else if (tags.kind === 'conversation') this.#loadNow();
   }
 
   /** What the room of somebody's presence says. */
@@ -68,11 +71,22 @@ export class List {
   /** Something was said in a conversation that is shown. */
   said(id, message) {
     const entry = this.#entries.get(id);
-    if (!entry || !message.time) return;
+    if (!entry) return this.#loadSoon();
     if (message.seq < (entry.seq ?? 0)) return;
     entry.seq = message.seq;
     entry.preview.textContent = previewOf(message);
     $('list').prepend(entry.row.parentElement);
+  }
+
+  #loadNow() {
+    this.load().catch(() => this.#session.interrupt('no answer'));
+  }
+
+  #loadSoon() {
+    this.#reload ??= setTimeout(() => {
+      this.#reload = null;
+      this.#loadNow();
+    }, STORED_MS);
   }
 
   async #page(cursor) {
@@ -112,7 +126,7 @@ export class List {
 
   #unread({ conversation, unread }) {
     const entry = this.#entries.get(conversation);
-    if (!entry) return void this.load().catch(() => this.#session.interrupt('no answer'));
+    if (!entry) return this.#loadNow();
     this.#showUnread(entry, unread);
     if (unread > 0) $('list').prepend(entry.row.parentElement);
     this.#refreshPreview(conversation, entry);

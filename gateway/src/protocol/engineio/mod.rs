@@ -3,6 +3,8 @@
 //! May use: `frame`, base64, serde. Deliberately absent: sockets, tasks, clocks, HTTP types, and what a message means.
 //! What goes out is always encoded as WebSocket frames, so that it can be shared by all recipients; a client that still
 //! polls gets the same frames rewritten as a payload ([`payload_of`]).
+#![doc = ""]
+#![doc = include_str!("README.md")]
 
 mod handshake;
 mod packet;

@@ -3,7 +3,10 @@
 //! May use: the domain, `dialect`, `frame`, serde. Deliberately absent: sockets, tasks, clocks, which namespaces there are, and the order of
 //! packets (that CONNECT comes first), which the connection judges. The JSON of an event is never parsed and printed again:
 //! it is checked and carried as it is.
+#![doc = ""]
+#![doc = include_str!("README.md")]
 
+mod binary;
 mod decode;
 mod encode;
 mod request;

@@ -11,6 +11,7 @@ use shared::domain::{
 };
 
 use super::{
+    binary,
     decode::{Arguments, depth},
     spelling::{Ask, Spelling},
 };
@@ -133,18 +134,21 @@ pub fn read(
     relays: bool,
 ) -> Option<Result<Request, Refusal>> {
     let elements = arguments.elements();
-    let argument = elements.get(1).copied();
-    let Some(ask) = spelling.ask(name) else {
-        return relays.then(|| signal(name, argument?)).flatten().map(Ok);
+    let inlined = match elements.get(1) {
+        Some(argument) if !arguments.attachments.is_empty() => {
+            Some(binary::inline(argument.get(), &arguments.attachments))
+        }
+        _ => None,
     };
-    if ask == Ask::RegisterUser {
-        return Some(Ok(Request::Register));
+    let argument = match &inlined {
+        Some(inlined) => serde_json::from_str(inlined).ok(),
+        None => elements.get(1).copied(),
+    };
+    match spelling.ask(name) {
+        Some(Ask::RegisterUser) => Some(Ok(Request::Register)),
+        Some(ask) => Some(fields(argument).and_then(|fields| request(ask, &fields))),
+        None => relays.then(|| signal(name, argument?)).flatten().map(Ok),
     }
-    // A message is JSON, which has no place for bytes.
-    if !arguments.attachments.is_empty() {
-        return Some(Err(Refusal::Invalid));
-    }
-    Some(fields(argument).and_then(|fields| request(ask, &fields)))
 }
 
 /// The conversation that an event names, for whoever is told that it was refused.

@@ -9,6 +9,7 @@ use shared::domain::{
 };
 
 use super::{
+    binary,
     encode::{Head, PacketType, packet},
     request::Offset,
     spelling::{Say, Spelling},
@@ -189,7 +190,8 @@ impl Voice {
             "members" | "conversation" => Say::ConversationChanged,
             _ => Say::NewMessage,
         };
-        self.packet(PacketType::Event, None, frames, |out| {
+        let (body, attachments) = binary::extract(message.body.as_bytes());
+        self.with_bytes(&attachments, frames, |out| {
             let mut text = out.writer();
             let (name, Message { id, seq, time, kind, .. }) = (self.spelling.say(say), message);
             write!(text, r#"[{name},{{"id":"{id}","seq":{seq}"#).expect(WRITES);
@@ -205,7 +207,7 @@ impl Voice {
                 write!(text, r#","reply_to":{target}"#).expect(WRITES);
             }
             write!(text, r#","body":"#).expect(WRITES);
-            text.write_all(message.body.as_bytes()).expect(WRITES);
+            text.write_all(&body).expect(WRITES);
             write!(text, "}}").expect(WRITES);
             if self.recovers {
                 // The same for all who get it, so that they share the bytes.
@@ -252,12 +254,12 @@ impl Voice {
         let is_taken = self.spelling.says(&name) || super::decode::is_reserved(signal.name.as_str());
         let event = if is_taken { self.spelling.say(Say::Signal) } else { &name };
         let room = conversation.as_ref().unwrap_or(room);
-        let data = data.as_ref().map_or(&b"null"[..], |data| data.as_bytes());
-        self.packet(PacketType::Event, None, frames, |out| {
+        let (data, attachments) = binary::extract(data.as_ref().map_or(b"null", |data| data.as_bytes()));
+        self.with_bytes(&attachments, frames, |out| {
             let head =
                 format!(r#"[{event},{{"conversation_id":"{room}","user_id":"{user}","name":{name},"data":"#);
             out.put_slice(head.as_bytes());
-            out.put_slice(data);
+            out.put_slice(&data);
             out.put_slice(b"}]");
         });
     }
@@ -270,6 +272,16 @@ impl Voice {
             json(out);
             out.put_u8(b']');
         });
+    }
+
+    fn with_bytes(&self, attachments: &[Bytes], frames: &mut FrameWriter, json: impl FnOnce(&mut BytesMut)) {
+        let (kind, namespace) = (PacketType::Event, self.namespace.as_str());
+        packet(
+            &Head { kind, namespace, id: None, attachments: attachments.len() },
+            attachments,
+            frames,
+            json,
+        );
     }
 
     fn packet(

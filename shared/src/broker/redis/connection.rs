@@ -253,12 +253,16 @@ impl Keeper {
             }
             metric::reconnects("command");
             let mut backoff = Backoff::default();
+            let mut is_told = false;
             loop {
                 backoff.pause().await;
                 match self.attach().await {
                     Ok(()) => break,
+                    // A primary of a Redis Cluster that has become a replica stays one for long.
+                    Err(error) if is_told => tracing::debug!(%error, "Redis does not answer"),
                     Err(error) => tracing::warn!(%error, "Redis does not answer"),
                 }
+                is_told = true;
             }
         }
     }

@@ -140,7 +140,7 @@ impl RedisBroker {
     }
 
     async fn call_publish(&self, held: &mut Held, publish: &Publish) -> RedisResult<String> {
-        let Publish { conversation, payload, seed, checked } = publish;
+        let Publish { conversation, payload, seed, retry, checked } = publish;
         let (keys, limits) = (&self.keys, self.config.limits);
         let partition = keys.partition(conversation);
         let is_named = payload.client_id.is_some();
@@ -156,7 +156,11 @@ impl RedisBroker {
             .arg(&encode_payload(payload)[..])
             .arg(flag(is_named))
             .arg(seed.map(|seed| seed.to_string()).unwrap_or_default())
-            .arg(flag(*checked))
+            .arg(match (checked, retry) {
+                (true, _) => "1",
+                (false, true) => "?",
+                (false, false) => "",
+            })
             .arg(limits.backlog_entries_max)
             .arg(limits.hot_messages)
             .arg(DEDUPE_MS)

@@ -4,7 +4,7 @@
 --
 -- KEYS  1 ep  2 m:CONV  3 d:MESSAGE  4 log  5 h:CONV  6 c:CONV (a channel)
 -- ARGV  1 run id of the server that the caller is attached to  2 conversation  3 payload
---       4 "1" when the sender named the message  5 seed, or ""  6 "1" when the store was asked for the message
+--       4 "1" when the sender named the message  5 seed, or ""  6 "1" when the store was asked for the message, "?" when it is to be
 --       7 entries the log may hold  8 messages the hot tail keeps  9 dedupe ms  10 hot tail ms
 -- Returns "accepted SEQ PREV TIME EPOCH ENTRY", "duplicate …" (of the first time), or "epoch", "seed", "check", "full".
 
@@ -39,7 +39,8 @@ if prev + 1 >= (epoch + 1) * 4294967296 then
   redis.call('DEL', KEYS[1])
   return 'epoch'
 end
-if named and ARGV[6] ~= '1' and epoch > 0 and now < tonumber(ep[3]) + tonumber(ARGV[9]) then
+local is_young = epoch > 0 and now < tonumber(ep[3]) + tonumber(ARGV[9])
+if named and (ARGV[6] == '?' or ARGV[6] == '' and is_young) then
   return 'check'
 end
 if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[7]) then
