@@ -73,7 +73,10 @@ impl Stage {
                 .map_err(|error| error.to_string())?;
         let connection = tokio::spawn(connection);
         let counted = client
-            .query_one("SELECT count(*) FROM messages WHERE kind NOT IN ('void', 'conversation', 'members')", &[])
+            .query_one(
+                "SELECT count(*) FROM messages WHERE kind NOT IN ('void', 'conversation', 'members')",
+                &[],
+            )
             .await;
         connection.abort();
         let count: i64 = counted.map_err(|error| error.to_string())?.get(0);

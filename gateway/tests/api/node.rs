@@ -70,6 +70,8 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The page that may use the API beside those of its own host.
 pub const FRIEND: &str = "https://app.example";
 
+const FEED: FeedConfig =
+    FeedConfig { shards: 2, linger: Duration::from_secs(30), position_check: Duration::from_secs(15) };
 const LIMITS: Limits = Limits {
     subscriptions_per_connection: 100,
     catchup_messages: 500,
@@ -136,9 +138,7 @@ impl Site {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::register());
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&self.memory)));
-        let (linger, position_check) = (Duration::from_secs(30), Duration::from_secs(15));
-        let config = FeedConfig { shards: 2, linger, position_check };
-        let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
+        let feed = Feed::start(&FEED, &broker, &self.store, &metrics, &tracker, &stop);
         let id = NodeId::parse(name).unwrap();
         let (tokens, revocable) = admission(revocations, unread_max, &metrics).await;
         let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&broker), Arc::clone(&metrics)));
@@ -182,13 +182,8 @@ impl Site {
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
         watch(&node, &heartbeat, &tracker, &stop);
-        let lines = Lines {
-            node: Arc::clone(&node),
-            heartbeat,
-            outboxes,
-            tracker: tracker.clone(),
-            closing: stop.clone(),
-        };
+        let (tracked, closing) = (tracker.clone(), stop.clone());
+        let lines = Lines { node: Arc::clone(&node), heartbeat, outboxes, tracker: tracked, closing };
         let routes = Routes {
             socketio: socketio(&lines),
             lines,
@@ -270,13 +265,12 @@ fn inbound(
                 let node = Arc::clone(&node);
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
-            Announcement::MembersChanged(_) => {}
+            Announcement::MembersChanged(_) | Announcement::TakenUp { .. } => {}
             Announcement::WhereAreYou { asked_by } => {
                 let peers = Arc::clone(&peers);
                 tokio::spawn(async move { peers.asked(asked_by).await });
             }
             Announcement::Here { node, address } => peers.here(node, address),
-            Announcement::TakenUp { .. } => {}
             Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());
