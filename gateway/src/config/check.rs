@@ -10,19 +10,12 @@ use shared::{
 };
 
 use super::{Config, Mode, SUBSCRIPTIONS_MAX, Settings};
-use crate::{
-    action::AckMode,
-    api_key::ApiKeys,
-    connection::socketio::SocketIoSettings,
-    outbox::OUTBOX_BYTES_MAX,
-    protocol::socketio::{CHAT_NAMESPACES_MAX, Spelling},
-};
+use crate::{action::AckMode, api_key::ApiKeys, outbox::OUTBOX_BYTES_MAX};
 
 impl Settings {
     /// The configuration that these settings make.
     pub(super) fn check(self) -> anyhow::Result<Config> {
         self.check_keys()?;
-        let socketio = self.socketio()?;
         self.check_zeros()?;
         let mode = match (self.redis_url, self.database_url) {
             (None, None) => Mode::Standalone,
@@ -80,7 +73,7 @@ impl Settings {
             drain_delay_seconds: self.drain_delay_seconds.unwrap_or(if standalone { 0 } else { 5 }),
             kinds: self.chat.unwrap_or_default().check()?,
             limits: self.limits.into(),
-            socketio,
+            socketio: self.socketio.check()?,
             log_format: self.log_format.unwrap_or_default(),
         })
     }
@@ -128,25 +121,5 @@ impl Settings {
             Some(name) => bail!("{name} must be at least 1"),
             None => Ok(()),
         }
-    }
-
-    fn socketio(&self) -> anyhow::Result<SocketIoSettings> {
-        let given = SocketIoSettings::default();
-        let names = self.socketio_events.as_deref().unwrap_or_default();
-        let namespaces = self.socketio_namespaces.clone().unwrap_or(given.namespaces);
-        if namespaces.is_empty() || namespaces.len() > CHAT_NAMESPACES_MAX {
-            bail!("socketio_namespaces must be 1 to {CHAT_NAMESPACES_MAX}");
-        }
-        if let Some(bad) = namespaces.iter().find(|name| !name.starts_with('/') || name.contains([',', '"']))
-        {
-            bail!("`{bad}` in socketio_namespaces does not begin with a slash");
-        }
-        Ok(SocketIoSettings {
-            namespaces,
-            spelling: Spelling::new(names).context("socketio_events")?,
-            recovers: self.socketio_recovery.unwrap_or(given.recovers),
-            relays: self.socketio_relay.unwrap_or(given.relays),
-            query_token: self.socketio_query_token.unwrap_or(given.query_token),
-        })
     }
 }

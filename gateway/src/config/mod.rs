@@ -4,6 +4,7 @@
 
 mod chat;
 mod check;
+mod socketio;
 
 use std::{
     net::SocketAddr,
@@ -18,7 +19,7 @@ use shared::{
     domain::{Kinds, NodeId},
 };
 
-use self::chat::ChatSettings;
+use self::{chat::ChatSettings, socketio::SocketIoFlags};
 use crate::{
     action::AckMode,
     api_key::{ApiKeys, Scope},
@@ -35,7 +36,7 @@ use crate::{
 #[expect(clippy::doc_markdown, reason = "the comments are what --help prints")]
 pub struct Flags {
     /// TOML file with any of the settings below, named as the flags with `_` for `-`. Those from trusted-proxies on are in
-    /// its table `[limits]`.
+    /// its table `[limits]`, those that begin with socketio in its table `[socketio]`.
     #[arg(long, env = "STARLING_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -181,21 +182,8 @@ struct Settings {
     /// Kinds of conversations, with their roles: in the file alone, as its table `[chat]`.
     #[arg(skip)]
     chat: Option<ChatSettings>,
-    /// Names of Socket.IO events, comma-separated, each `event=name`, such as `new_message=receive_message`.
-    #[arg(long, env = "STARLING_SOCKETIO_EVENTS", value_delimiter = ',', value_name = "NAMES")]
-    socketio_events: Option<Vec<String>>,
-    /// Namespaces of the chat for Socket.IO clients, comma-separated, at most four [default: /].
-    #[arg(long, env = "STARLING_SOCKETIO_NAMESPACES", value_delimiter = ',', value_name = "NAMES")]
-    socketio_namespaces: Option<Vec<String>>,
-    /// Whether Socket.IO clients that come back get what they missed, and an argument more with every message [default: true].
-    #[arg(long, env = "STARLING_SOCKETIO_RECOVERY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    socketio_recovery: Option<bool>,
-    /// Whether Socket.IO events that are not known are relayed to the members of the conversation that they name [default: false].
-    #[arg(long, env = "STARLING_SOCKETIO_RELAY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    socketio_relay: Option<bool>,
-    /// Whether Socket.IO clients may show their token in the URL, where logs have it [default: false].
-    #[arg(long, env = "STARLING_SOCKETIO_QUERY_TOKEN", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    socketio_query_token: Option<bool>,
+    #[command(flatten)]
+    socketio: SocketIoFlags,
     /// Log as `text` or `json` [default: text]; RUST_LOG filters it.
     #[arg(long, env = "STARLING_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -366,11 +354,7 @@ impl Settings {
             drain_seconds,
             drain_delay_seconds,
             chat,
-            socketio_events,
-            socketio_namespaces,
-            socketio_recovery,
-            socketio_relay,
-            socketio_query_token,
+            socketio,
             log_format,
             limits,
         )

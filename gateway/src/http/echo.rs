@@ -31,7 +31,7 @@ const SUITE: EngineConfig = EngineConfig {
     ping_interval: Duration::from_millis(300),
     ping_timeout: Duration::from_millis(200),
     payload_bytes_max: 1_000_000,
-    connect_time_max: Duration::from_millis(1_000),
+    connect_time_max: Duration::from_secs(1),
     farewell,
 };
 /// Bytes that may wait for one client: several payloads of the largest size.

@@ -19,12 +19,13 @@ use crate::{
 const PACKETS: &str = "text/plain; charset=UTF-8";
 
 /// Looks at the beginning of a connection before it begins: what stands behind it, or the answer that refuses it.
-pub type Admit<'a> = &'a (dyn Fn(&Parts) -> Result<Make, Response> + Sync);
+pub type Admit<'a> = &'a (dyn Fn(&Parts) -> Result<Make, Box<Response>> + Sync);
 
 /// Answers a request of a connection of this node, or one that begins a connection.
 pub async fn answer(engine: &Arc<Engine>, request: Request, admit: Admit<'_>) -> Response {
     match dispatch(engine, request, admit).await {
-        Ok(response) | Err(Refused::Answered(response)) => response,
+        Ok(response) => response,
+        Err(Refused::Answered(response)) => *response,
         Err(Refused::Error(error)) => error.into_response(),
     }
 }
@@ -32,7 +33,7 @@ pub async fn answer(engine: &Arc<Engine>, request: Request, admit: Admit<'_>) ->
 /// Why there is no ordinary answer.
 enum Refused {
     Error(EngineError),
-    Answered(Response),
+    Answered(Box<Response>),
 }
 
 impl From<EngineError> for Refused {
@@ -101,7 +102,7 @@ fn take_over(engine: &Arc<Engine>, sid: &str, mut request: Request) -> Result<Re
 }
 
 fn upgrade(request: &mut Request) -> Result<(Response, socket::UpgradeHandle), Refused> {
-    socket::upgrade(request, None).map_err(|refusal| Refused::Answered(refusal.into_response()))
+    socket::upgrade(request, None).map_err(|refusal| Refused::Answered(Box::new(refusal.into_response())))
 }
 
 async fn poll(engine: &Arc<Engine>, sid: &str, request: Request) -> Result<Response, Refused> {

@@ -60,9 +60,9 @@ async fn pass_on(routes: &Routes, owner: &NodeId, request: Request) -> Response 
     })
 }
 
-fn admit(routes: &Routes, peer: SocketAddr, parts: &Parts) -> Result<Make, Response> {
+fn admit(routes: &Routes, peer: SocketAddr, parts: &Parts) -> Result<Make, Box<Response>> {
     let (admitted, source) =
-        realtime::admit(routes, peer, &parts.headers).map_err(IntoResponse::into_response)?;
+        realtime::admit(routes, peer, &parts.headers).map_err(|problem| Box::new(problem.into_response()))?;
     let query_token = routes.socketio.settings.query_token.then(|| in_query(parts)).flatten();
     let token = bearer(&parts.headers).or(query_token).unwrap_or_default();
     let service = Arc::clone(&routes.socketio);

@@ -175,8 +175,7 @@ impl Site {
             memberships: Arc::new(MembershipCache::default()),
             metrics: Arc::clone(&metrics),
         });
-        let emulations = Arc::new(Emulations::default());
-        let hears = Arc::new(AtomicBool::new(true));
+        let (emulations, hears) = (Arc::new(Emulations::default()), Arc::new(AtomicBool::new(true)));
         let heartbeat = Arc::new(Heartbeat::new(metrics));
         broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &hears)));
         let outboxes =
@@ -189,18 +188,12 @@ impl Site {
             tracker: tracker.clone(),
             closing: stop.clone(),
         };
-        let frames = FrameLimits::default();
-        let socketio =
-            Service::new(&lines, Arc::new(MemoryRecovery::default()), frames, SocketIoSettings::default());
-        let (serving, running) = (Arc::clone(&socketio), tracker.clone());
-        running.spawn(async move { serving.run().await });
-        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
         let routes = Routes {
+            socketio: socketio(&lines),
+            peers: Peers::new(node.id.clone(), Arc::clone(&node.broker)),
             lines,
-            peers,
-            socketio,
             emulations,
-            frames,
+            frames: FrameLimits::default(),
             origins: Arc::new(Origins::new(&[FRIEND.to_owned()]).unwrap()),
             keys: Arc::clone(&self.keys),
             hsts_seconds: 60,
@@ -209,6 +202,15 @@ impl Site {
         let address = serve(routes, &tracker, &stop).await;
         TestNode { node, address, hears, _stop: stop.drop_guard() }
     }
+}
+
+/// Socket.IO as it is without any configuration.
+fn socketio(lines: &Lines) -> Arc<Service> {
+    let (recovery, settings) = (Arc::new(MemoryRecovery::default()), SocketIoSettings::default());
+    let service = Service::new(lines, recovery, FrameLimits::default(), settings);
+    let serving = Arc::clone(&service);
+    lines.tracker.spawn(async move { serving.run().await });
+    service
 }
 
 /// Serves on a free port, and returns the address.
@@ -265,8 +267,10 @@ fn inbound(
                 let node = Arc::clone(&node);
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
-            Announcement::MembersChanged(_) => {}
-            Announcement::TakenUp { .. } | Announcement::WhereAreYou { .. } | Announcement::Here { .. } => {}
+            Announcement::MembersChanged(_)
+            | Announcement::TakenUp { .. }
+            | Announcement::WhereAreYou { .. }
+            | Announcement::Here { .. } => {}
             Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());

@@ -1,6 +1,11 @@
 //! Polling: requests that fetch and requests that bring.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use shared::domain::Disconnect;
@@ -23,11 +28,7 @@ impl Engine {
     /// Begins a connection that polls; returns the body of the answer.
     pub fn open_polling(self: &Arc<Self>, make: Make) -> Vec<u8> {
         let socket = self.open(Transport::Polling, make);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match socket.outbox.poll_fetch(&mut context) {
-            std::task::Poll::Ready(Fetched::Chunks(chunks)) => payload_of(&chunks),
-            _ => Vec::new(),
-        }
+        waiting(&socket)
     }
 
     /// Waits for something to say; returns the body of the answer. Dropped before it is done, the connection ends.
@@ -80,7 +81,8 @@ async fn wait(socket: &Arc<Socket>) -> Result<Vec<u8>, EngineError> {
         let _ = timeout(PROBE_HOLD, changed(socket)).await;
         match socket.carrier() {
             Carrier::WebSocket => return Err(EngineError::BadRequest),
-            Carrier::Probing { .. } => return Ok(NOOP.to_vec()),
+            // The WebSocket may never come to it, so what waits is not held back.
+            Carrier::Probing { .. } => return Ok(waiting(socket)),
             Carrier::Polling => {}
         }
     }
@@ -106,6 +108,16 @@ async fn wait(socket: &Arc<Socket>) -> Result<Vec<u8>, EngineError> {
             Fetched::Ended => return Err(EngineError::SessionUnknown),
         }
     }
+}
+
+/// What waits now, or something that says nothing.
+fn waiting(socket: &Socket) -> Vec<u8> {
+    let mut context = Context::from_waker(Waker::noop());
+    let payload = match socket.outbox.poll_fetch(&mut context) {
+        Poll::Ready(Fetched::Chunks(chunks)) => payload_of(&chunks),
+        _ => Vec::new(),
+    };
+    if payload.is_empty() { NOOP.to_vec() } else { payload }
 }
 
 /// Waits until the carrier is another one than now.

@@ -256,14 +256,10 @@ impl State {
 
 impl Desk {
     fn take(&mut self) -> Option<(Box<dyn Application>, Message)> {
-        let application = self.application.take()?;
-        match self.waiting.pop_front() {
-            Some(message) => Some((application, message)),
-            None => {
-                self.application = Some(application);
-                None
-            }
+        if self.application.is_none() || self.waiting.is_empty() {
+            return None;
         }
+        self.application.take().zip(self.waiting.pop_front())
     }
 
     /// Returns what is not needed any more.

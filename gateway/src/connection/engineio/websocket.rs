@@ -120,14 +120,14 @@ impl Probe<'_> {
         loop {
             match self.reader.next().await.ok()? {
                 Incoming::Text(frame) => match packet_of_frame(&frame).ok()? {
-                    Packet::Ping { is_probe: true } if !is_answered => {
+                    Packet::Ping { is_probe: true } => {
                         self.say(&encode::text(PROBE_ANSWER)).await.ok()?;
-                        is_answered = true;
                         let (before, after) =
                             (Carrier::Probing { answered: false }, Carrier::Probing { answered: true });
-                        if !self.socket.change(before, after) {
+                        if !is_answered && !self.socket.change(before, after) {
                             return None;
                         }
+                        is_answered = true;
                     }
                     Packet::Upgrade if is_answered => return Some(self.write),
                     _ => return None,

@@ -1,6 +1,6 @@
 //! What a URL asks for, how a connection begins, and how a request is refused.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
@@ -39,15 +39,15 @@ impl Query {
     pub fn parse(query: &str) -> Result<Self, EngineError> {
         let of = |wanted: &str| {
             let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+            pairs.find(|(name, _)| *name == wanted).and_then(|(_, value)| unescaped(value))
         };
-        let transport = match of("transport") {
+        let transport = match of("transport").as_deref() {
             Some("polling") => Transport::Polling,
             Some("websocket") => Transport::WebSocket,
             _ => return Err(EngineError::TransportUnknown),
         };
-        let sid = of("sid").filter(|sid| !sid.is_empty()).map(str::to_owned);
-        Ok(Self { transport, sid, is_version: of("EIO") == Some(VERSION) })
+        let sid = of("sid").filter(|sid| !sid.is_empty()).map(Cow::into_owned);
+        Ok(Self { transport, sid, is_version: of("EIO").as_deref() == Some(VERSION) })
     }
 
     /// Looks at what only the beginning of a connection says.
@@ -57,6 +57,21 @@ impl Query {
     pub fn check_version(&self) -> Result<(), EngineError> {
         if self.is_version { Ok(()) } else { Err(EngineError::UnsupportedVersion) }
     }
+}
+
+/// A value of a query without its escapes; `None` when it is no text.
+fn unescaped(value: &str) -> Option<Cow<'_, str>> {
+    if !value.contains('%') {
+        return Some(Cow::Borrowed(value));
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(value.len()), value);
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        bytes.push(u8::from_str_radix(after.get(..2)?, 16).ok()?);
+        rest = &after[2..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 /// Why a request is refused.
@@ -183,7 +198,16 @@ mod tests {
         let query = Query::parse("transport=websocket&sid=x&EIO=3").unwrap();
         assert_eq!((query.transport, query.sid.as_deref()), (Transport::WebSocket, Some("x")));
         assert_eq!(query.check_version(), Err(EngineError::UnsupportedVersion));
-        for bad in ["", "EIO=4", "EIO=4&transport=abc", "transport=Polling"] {
+        assert!(Query::parse("EIO=%34&transport=%70olling").unwrap().check_version().is_ok());
+        for bad in [
+            "",
+            "EIO=4",
+            "EIO=4&transport=abc",
+            "transport=polling%",
+            "transport=%ff",
+            "transport=%+1",
+            "transport=Polling",
+        ] {
             assert_eq!(Query::parse(bad), Err(EngineError::TransportUnknown), "{bad}");
         }
     }

@@ -12,12 +12,15 @@ use super::decode::{ATTACHMENTS_MAX, depth};
 
 /// The only key of an object that stands for bytes.
 const KEY: &str = "_bytes";
+/// The members of an object.
+type Map<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
+
 /// Deepest nesting that is looked through.
 const DEPTH_MAX: usize = 64;
 
 /// Puts attachments in the place of their placeholders.
 pub fn inline(json: &str, attachments: &[Bytes]) -> String {
-    let number = |map: &HashMap<Cow<'_, str>, &RawValue>| -> Option<usize> {
+    let number = |map: &Map<'_>| -> Option<usize> {
         let is_placeholder = map.get("_placeholder").is_some_and(|is| is.get() == "true");
         is_placeholder.then(|| map.get("num")?.get().parse().ok()).flatten()
     };
@@ -37,7 +40,7 @@ pub fn extract(json: &[u8]) -> (Cow<'_, [u8]>, Vec<Bytes>) {
         return none;
     }
     let Ok(text) = std::str::from_utf8(json) else { return none };
-    let content = |map: &HashMap<Cow<'_, str>, &RawValue>| -> Option<Bytes> {
+    let content = |map: &Map<'_>| -> Option<Bytes> {
         let content: String = serde_json::from_str(map.get(KEY)?.get()).ok()?;
         (map.len() == 1).then(|| STANDARD.decode(content).ok().map(Bytes::from)).flatten()
     };
@@ -55,12 +58,7 @@ pub fn extract(json: &[u8]) -> (Cow<'_, [u8]>, Vec<Bytes>) {
 }
 
 /// Where in `whole` the objects are of which `is` says something. Recursive: the depth was bounded before.
-fn find<T>(
-    whole: &str,
-    part: &str,
-    is: &dyn Fn(&HashMap<Cow<'_, str>, &RawValue>) -> Option<T>,
-    found: &mut Vec<(Range<usize>, T)>,
-) {
+fn find<T>(whole: &str, part: &str, is: &dyn Fn(&Map<'_>) -> Option<T>, found: &mut Vec<(Range<usize>, T)>) {
     match part.as_bytes().first() {
         Some(b'[') => {
             for item in serde_json::from_str::<Vec<&RawValue>>(part).unwrap_or_default() {
@@ -68,12 +66,14 @@ fn find<T>(
             }
         }
         Some(b'{') => {
-            let Ok(map) = serde_json::from_str::<HashMap<Cow<'_, str>, &RawValue>>(part) else { return };
+            let Ok(map) = serde_json::from_str::<Map<'_>>(part) else { return };
             if let Some(what) = is(&map) {
                 let start = part.as_ptr().addr() - whole.as_ptr().addr();
                 return found.push((start..start + part.len(), what));
             }
-            map.into_values().for_each(|item| find(whole, item.get(), is, found));
+            for item in map.into_values() {
+                find(whole, item.get(), is, found);
+            }
         }
         _ => {}
     }
@@ -121,7 +121,7 @@ mod tests {
         ] {
             assert_eq!(extract(json.as_bytes()), (Cow::Borrowed(json.as_bytes()), Vec::new()), "{json}");
         }
-        let many = format!("[{}]", vec![r#"{"_bytes":""}"#; ATTACHMENTS_MAX + 1].join(","));
+        let many = format!("[{}]", [r#"{"_bytes":""}"#; ATTACHMENTS_MAX + 1].join(","));
         assert!(extract(many.as_bytes()).1.is_empty(), "clients take no more");
         let deep = format!("{}\"_bytes\"{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(extract(deep.as_bytes()).1.is_empty());

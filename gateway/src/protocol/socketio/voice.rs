@@ -73,14 +73,18 @@ impl Voice {
     /// What was missed, oldest first.
     fn missed(&self, catchup: &Catchup, frames: &mut FrameWriter) {
         if let Catchup::Complete(messages) = catchup {
-            messages.iter().for_each(|message| self.message(message, frames));
+            for message in messages {
+                self.message(message, frames);
+            }
         }
     }
 
     /// What was missed, without a word about the joining itself.
     pub fn restored(&self, subscriptions: &[&Subscribed]) -> Bytes {
         let mut frames = FrameWriter::default();
-        subscriptions.iter().for_each(|subscribed| self.missed(&subscribed.catchup, &mut frames));
+        for subscribed in subscriptions {
+            self.missed(&subscribed.catchup, &mut frames);
+        }
         frames.finish()
     }
 
