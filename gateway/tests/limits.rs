@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
 use gateway::{
-    connection, frame, heartbeat, http,
+    action, connection, frame, heartbeat, http,
     limits::{Answer, Limit, Settings},
-    outbox,
+    outbox, peers,
     protocol::{self, centrifuge},
     socket::accept,
 };
@@ -39,13 +39,16 @@ fn in_force(limit: Limit) -> u64 {
         Limit::JsonDepth => protocol::BODY_DEPTH_MAX,
         Limit::IdBytes => domain::CONVERSATION_ID_BYTES_MAX,
         Limit::BodyBytes => domain::BODY_BYTES_MAX,
+        Limit::Emojis => action::EMOJIS_MAX,
         Limit::OutboxBytes => outbox::OUTBOX_BYTES_MAX,
         Limit::Subscriptions => gateway::config::SUBSCRIPTIONS_MAX,
         Limit::ResumesPending => settings.resumes_pending_max,
+        Limit::PeerQuestions => return peers::QUESTIONS_PER_SECOND_MAX.into(),
         Limit::PublishesPerUser => return 1_000_000 / settings.publishes_per_user.interval_us(),
         Limit::PublishesPerConversation => {
             return 1_000_000 / settings.publishes_per_conversation.interval_us();
         }
+        Limit::RequestsPerUser => return 1_000_000 / settings.requests_per_user.interval_us(),
         Limit::TypingPerUser => return 1_000_000 / settings.typing_per_user.interval_us(),
         Limit::SignalsPerUser => return 1_000_000 / settings.signals_per_user.interval_us(),
     };

@@ -105,3 +105,23 @@ async fn the_stock_socket_io_client_on_two_nodes() {
     ];
     run("socketio.mjs", &env).await.unwrap_or_else(|failure| panic!("{failure}"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_only_poll_while_every_node_is_replaced() {
+    let mut stage = Stage::start(|options: &mut ClusterOptions| options.haproxy = true).await;
+    let dir = tempfile::tempdir().unwrap();
+    let done = dir.path().join("done");
+    let env = [
+        ("URL_A", stage.gateway_url(0)),
+        ("URL_LB", stage.balancer_url().unwrap()),
+        ("DONE", done.to_string_lossy().into_owned()),
+    ];
+    let replace = async {
+        stage.kill_gateway(0);
+        stage.restart_gateway(0).await.unwrap_or_else(|error| panic!("{error:#}"));
+        stage.restart_gateway(1).await.unwrap_or_else(|error| panic!("{error:#}"));
+        std::fs::write(&done, "").unwrap();
+    };
+    let (talked, ()) = tokio::join!(run("socketio_replaced.mjs", &env), replace);
+    talked.unwrap_or_else(|failure| panic!("{failure}"));
+}

@@ -35,7 +35,7 @@ use shared::{
 
 pub use authenticate::{Denial, authenticate};
 pub use authorize::{Actor, authorize, authorize_to};
-pub use change::change;
+pub use change::{EMOJIS_MAX, change};
 pub use converse::{
     LIST_CONVERSATIONS_MAX, MEMBERS_MAX, NAME_BYTES_MAX, conversation, conversations, create_conversation,
 };

@@ -177,7 +177,8 @@ impl Site {
         });
         let (emulations, hears) = (Arc::new(Emulations::default()), Arc::new(AtomicBool::new(true)));
         let heartbeat = Arc::new(Heartbeat::new(metrics));
-        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &hears)));
+        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
+        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &peers, &hears)));
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
         watch(&node, &heartbeat, &tracker, &stop);
@@ -190,8 +191,8 @@ impl Site {
         };
         let routes = Routes {
             socketio: socketio(&lines),
-            peers: Peers::new(node.id.clone(), Arc::clone(&node.broker)),
             lines,
+            peers: Arc::clone(&peers),
             emulations,
             frames: FrameLimits::default(),
             origins: Arc::new(Origins::new(&[FRIEND.to_owned()]).unwrap()),
@@ -200,6 +201,7 @@ impl Site {
             mint: None,
         };
         let address = serve(routes, &tracker, &stop).await;
+        peers.listen_at(address.parse().unwrap());
         TestNode { node, address, hears, _stop: stop.drop_guard() }
     }
 }
@@ -256,10 +258,11 @@ fn inbound(
     node: &Arc<Node>,
     heartbeat: &Arc<Heartbeat>,
     emulations: &Arc<Emulations>,
+    peers: &Arc<Peers>,
     hears: &Arc<AtomicBool>,
 ) -> impl Fn(Inbound) + Send + Sync + 'static {
     let (node, emulations, hears) = (Arc::clone(node), Arc::clone(emulations), Arc::clone(hears));
-    let heartbeat = Arc::clone(heartbeat);
+    let (heartbeat, peers) = (Arc::clone(heartbeat), Arc::clone(peers));
     move |inbound| {
         let Inbound::Announcement(bytes) = inbound else { return };
         match Announcement::decode(&bytes).unwrap() {
@@ -267,10 +270,13 @@ fn inbound(
                 let node = Arc::clone(&node);
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
-            Announcement::MembersChanged(_)
-            | Announcement::TakenUp { .. }
-            | Announcement::WhereAreYou { .. }
-            | Announcement::Here { .. } => {}
+            Announcement::MembersChanged(_) => {}
+            Announcement::WhereAreYou { asked_by } => {
+                let peers = Arc::clone(&peers);
+                tokio::spawn(async move { peers.asked(asked_by).await });
+            }
+            Announcement::Here { node, address } => peers.here(node, address),
+            Announcement::TakenUp { .. } => {}
             Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());

@@ -107,7 +107,7 @@ async fn a_token_lets_its_bearer_into_the_conversations_that_it_names() {
     assert_eq!(code_of(bob.subscribe("orders.7", None).await), FORBIDDEN);
     // Who is in by its token stays in, although no list of members has it.
     let orders = ConversationId::parse("orders.7").unwrap();
-    action::members_changed(&gateway.node, &MembersChanged { conversation: orders, version: 1 }).await;
+    action::members_changed(&gateway.node, &MembersChanged::new(orders, 1)).await;
     alice.send("orders.7", "after", "2", false).await.unwrap();
     let hears = async {
         loop {

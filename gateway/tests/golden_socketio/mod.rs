@@ -1,4 +1,5 @@
-//! How an exchange in Socket.IO is played: `> ` is one message of a client, text or `b` and base64; `= ` what is understood.
+//! How an exchange in Socket.IO is played: `> ` is one message of a client, text or `b` and base64; `= ` what is understood;
+//! `⏎` a line break within a packet.
 
 use std::fmt::Write as _;
 
@@ -21,7 +22,7 @@ pub fn play(script: &str) -> String {
             writeln!(played, "= {}", understood(&mut decoder, message)).unwrap();
         } else if let Some(name) = line.strip_prefix("! ") {
             let said = payload_of(&[say(&voice, name)]);
-            let said = String::from_utf8(said).unwrap().replace('\u{1e}', "\n< ");
+            let said = String::from_utf8(said).unwrap().replace('\n', "⏎").replace('\u{1e}', "\n< ");
             writeln!(played, "< {}", if said.is_empty() { "(nothing)" } else { &said }).unwrap();
         }
     }

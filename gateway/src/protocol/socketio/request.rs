@@ -261,10 +261,13 @@ fn body(json: &RawValue) -> Result<Body, Refusal> {
     Ok(Body::from_json(Bytes::copy_from_slice(json)))
 }
 
-/// An event of the app's own that names a conversation; its whole argument is what is said.
+/// An event of the app's own whose argument is an object that names a conversation; all of it is what is said.
 fn signal(name: &str, argument: &RawValue) -> Option<Request> {
+    if !argument.get().starts_with('{') {
+        return None;
+    }
     let conversation = conversation(&fields(Some(argument)).ok()?).ok()?;
-    let data = argument.get().starts_with('{').then(|| body(argument)).transpose().ok()?;
+    let data = Some(body(argument).ok()?);
     let name = SignalName::parse(name).ok()?;
     Some(Request::Signal(SendSignal { conversation, to: None, name, data }))
 }
@@ -356,7 +359,9 @@ mod tests {
         let Some(Ok(Request::Signal(signal))) = ask("call_offer", form) else { panic!("a signal") };
         assert_eq!((signal.conversation, signal.name.as_str()), (id("c"), "call_offer"));
         assert_eq!(signal.data.unwrap().as_bytes(), form.as_bytes());
-        assert_eq!(ask("call_offer", "{\"sdp\":\"x\"}"), None);
+        for other in ["{\"sdp\":\"x\"}", "\"c\"", "1", ""] {
+            assert_eq!(ask("call_offer", other), None, "{other}");
+        }
     }
 
     #[test]
