@@ -235,14 +235,6 @@ impl Cluster {
         self.gateways[index].process.kill9();
     }
 
-    /// Stops a gateway in an orderly way.
-    ///
-    /// # Errors
-    /// When it does not end; the error has its log's end.
-    pub async fn stop_gateway(&mut self, index: usize) -> Result<()> {
-        self.gateways[index].stop().await
-    }
-
     /// Starts a gateway again on its ports, after stopping it if it still runs, and waits until it is ready.
     ///
     /// # Errors
@@ -250,33 +242,6 @@ impl Cluster {
     pub async fn restart_gateway(&mut self, index: usize) -> Result<()> {
         let dir = self.dir.path();
         self.gateways[index].restart(dir, &[]).await
-    }
-
-    /// Starts one more gateway, also behind HAProxy, waits until it is ready, and gives its index.
-    ///
-    /// # Errors
-    /// When it does not become ready; the error has its log's end.
-    pub async fn add_gateway(&mut self) -> Result<usize> {
-        let index = self.spawn_gateway().await?;
-        let node = &mut self.gateways[index];
-        node.wait_ready().await?;
-        if let (Some(haproxy), Some(backend)) = (&self.haproxy, node.backend()) {
-            haproxy.add(&backend).await?;
-        }
-        Ok(index)
-    }
-
-    /// Kills a persister as a crash would.
-    pub fn kill_persister(&mut self, index: usize) {
-        self.persisters[index].process.kill9();
-    }
-
-    /// Stops a persister in an orderly way.
-    ///
-    /// # Errors
-    /// When it does not end; the error has its log's end.
-    pub async fn stop_persister(&mut self, index: usize) -> Result<()> {
-        self.persisters[index].stop().await
     }
 
     /// Starts a persister again, after stopping it if it still runs, and waits until it is ready.
@@ -294,16 +259,6 @@ impl Cluster {
     pub async fn restart_persister_with(&mut self, index: usize, env: &[(&str, &str)]) -> Result<()> {
         let dir = self.dir.path();
         self.persisters[index].restart(dir, env).await
-    }
-
-    /// Starts one more persister, waits until it is ready, and gives its index.
-    ///
-    /// # Errors
-    /// When it does not become ready; the error has its log's end.
-    pub async fn add_persister(&mut self) -> Result<usize> {
-        let index = self.spawn_persister()?;
-        self.persisters[index].wait_ready().await?;
-        Ok(index)
     }
 
     /// Every process of the cluster, dead ones included.

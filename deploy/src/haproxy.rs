@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,8 +14,6 @@ use crate::{Process, Program, free_port, program::installed};
 const TEMPLATE: &str = include_str!("../proxy/haproxy.cfg");
 /// The backend's name in the template.
 const BACKEND: &str = "gateways";
-/// The check of a gateway that is added later, to which `default-server` of the template does not apply.
-const CHECK: &str = "check inter 500ms fall 2 rise 1";
 /// The administration socket, in the directory in which HAProxy runs.
 const SOCKET: &str = "admin.sock";
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,22 +69,6 @@ impl Haproxy {
     /// The running process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
-    }
-
-    /// Adds a gateway without touching the connections of the others.
-    ///
-    /// # Errors
-    /// When HAProxy refuses it, for instance because it has the name already.
-    pub async fn add(&self, backend: &Backend) -> Result<()> {
-        let Backend { name, address, health_port } = backend;
-        let answer =
-            self.ask(&format!("add server {BACKEND}/{name} {address} {CHECK} port {health_port}")).await?;
-        ensure!(answer.contains("New server registered"), "HAProxy did not take {name}: {answer}");
-        for command in ["enable health", "enable server"] {
-            let answer = self.ask(&format!("{command} {BACKEND}/{name}")).await?;
-            ensure!(answer.trim().is_empty(), "HAProxy did not {command} {name}: {answer}");
-        }
-        Ok(())
     }
 
     /// The names of the gateways that its checks have found ready, to which it gives requests.
@@ -260,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_go_round_the_ready_gateways() {
-        let (a, b, c) = (Server::start("a").await, Server::start("b").await, Server::start("c").await);
+        let (a, b) = (Server::start("a").await, Server::start("b").await);
         let mut haproxy = Haproxy::start(None, &[a.backend.clone(), b.backend.clone()]).await.unwrap();
         haproxy.wait_ready(&["a".to_owned(), "b".to_owned()]).await.unwrap();
         assert_eq!(names_seen(&haproxy).await, ["a", "b"]);
@@ -269,13 +251,8 @@ mod tests {
         haproxy.wait_ready(&["a".to_owned()]).await.unwrap();
         assert_eq!(names_seen(&haproxy).await, ["a"]);
 
-        haproxy.add(&c.backend).await.unwrap();
-        haproxy.wait_ready(&["a".to_owned(), "c".to_owned()]).await.unwrap();
-        assert_eq!(names_seen(&haproxy).await, ["a", "c"]);
-        assert!(haproxy.add(&c.backend).await.is_err());
-
         b.ready.send_replace(true);
-        haproxy.wait_ready(&["a".to_owned(), "b".to_owned(), "c".to_owned()]).await.unwrap();
+        haproxy.wait_ready(&["a".to_owned(), "b".to_owned()]).await.unwrap();
         haproxy.stop().await.unwrap();
         assert!(http_get(&haproxy.url()).await.is_err());
     }

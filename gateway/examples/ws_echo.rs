@@ -6,14 +6,11 @@
 //! much, and 131,072 fragments, because its smallest pieces come to 65,537 (4 MiB in pieces of 64 bytes, and an empty end). There is no
 //! compression, so groups 12 and 13 do not apply.
 
-use std::net::Ipv4Addr;
+mod echo;
+
 use std::time::Duration;
 
-use anyhow::Context;
-use gateway::frame::FrameLimits;
-use gateway::socket::echo;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use gateway::{frame::FrameLimits, socket};
 
 const PORT_DEFAULT: u16 = 9001;
 const LIMITS: FrameLimits = FrameLimits {
@@ -24,20 +21,6 @@ const LIMITS: FrameLimits = FrameLimits {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let port = match std::env::var("PORT") {
-        Ok(port) => port.parse().context("PORT must be a port number")?,
-        Err(_) => PORT_DEFAULT,
-    };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-    let shutdown = CancellationToken::new();
-    tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                shutdown.cancel();
-            }
-        }
-    });
-    echo::serve(listener, LIMITS, shutdown).await;
+    socket::echo::serve(echo::listen(PORT_DEFAULT).await?, LIMITS, echo::interrupted()).await;
     Ok(())
 }

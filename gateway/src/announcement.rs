@@ -1,4 +1,6 @@
 //! What nodes tell each other: at most once, so nothing here may be relied on to arrive.
+//!
+//! May use: domain, the changes that actions announce. Deliberately absent: sending, and what is done about it.
 
 use std::net::SocketAddr;
 

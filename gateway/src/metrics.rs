@@ -1,4 +1,5 @@
-//! Every number that a gateway tells of itself. The doc comment of a field is its help text.
+//! The numbers that a gateway tells of itself; those of limits and outboxes are with them. The doc comment of a field is its
+//! help text.
 
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,

@@ -1,6 +1,6 @@
 //! Where the other nodes are, so that a request can be passed on to the one that it is for.
 //!
-//! May use: the broker's announcements. Deliberately absent: the passing on. There is no list that could be out of date: a
+//! May use: the broker's announcements, limits. Deliberately absent: the passing on. There is no list that could be out of date: a
 //! node is asked by its name, and nobody hears the question once it is gone.
 
 use std::{
@@ -14,15 +14,26 @@ use parking_lot::Mutex;
 use shared::{
     broker::{Audience, Broker, BrokerError},
     domain::NodeId,
+    rate::{Bucket, Rate, Taken},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
-use crate::announcement::Announcement;
+use crate::{
+    announcement::Announcement,
+    limits::{self, Limit},
+};
 
 /// How long an answer is waited for.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often a node is asked: a question or its answer may be lost.
 const ASKED_MAX: usize = 3;
+/// Questions in a second: requests that nobody has to show a token for name nodes, and there need not be any of that name.
+pub const QUESTIONS_PER_SECOND_MAX: u32 = 100;
+/// Questions at once.
+const QUESTIONS_BURST: u32 = 500;
 /// Nodes that are remembered.
 const KNOWN_MAX: usize = 10_000;
 
@@ -33,6 +44,8 @@ pub struct Peers {
     /// Where this node listens.
     own: OnceLock<SocketAddr>,
     known: Mutex<HashMap<NodeId, SocketAddr>>,
+    started: Instant,
+    questions: Mutex<Bucket>,
     /// Told when there is more to know.
     heard: watch::Sender<()>,
 }
@@ -41,7 +54,16 @@ impl Peers {
     /// Nobody is known yet.
     pub fn new(node: NodeId, broker: Arc<dyn Broker>) -> Arc<Self> {
         let heard = watch::Sender::new(());
-        Arc::new(Self { node, broker, own: OnceLock::new(), known: Mutex::default(), heard })
+        let (known, questions) = (Mutex::default(), Mutex::default());
+        Arc::new(Self {
+            node,
+            broker,
+            own: OnceLock::new(),
+            known,
+            started: Instant::now(),
+            questions,
+            heard,
+        })
     }
 
     /// This node is reached there, and answers when it is asked.
@@ -52,13 +74,14 @@ impl Peers {
     /// Where a node is; `None` when it is no more.
     ///
     /// # Errors
-    /// When Redis does not answer, or the node does not.
+    /// When Redis does not answer, or the node does not, or too many are asked for.
     pub async fn find(&self, node: &NodeId) -> Result<Option<SocketAddr>, BrokerError> {
         for _ in 0..ASKED_MAX {
             let mut heard = self.heard.subscribe();
             if let Some(known) = self.known(node) {
                 return Ok(Some(known));
             }
+            self.may_ask()?;
             let question = Announcement::WhereAreYou { asked_by: self.node.clone() };
             if self.broker.announce(&Audience::Node(node.clone()), question.encode()).await? == 0 {
                 return Ok(None);
@@ -68,6 +91,18 @@ impl Peers {
             let _ = timeout(ANSWER_TIME_MAX, answer).await;
         }
         self.known(node).map(Some).ok_or_else(|| BrokerError::Unavailable(format!("{node} does not answer")))
+    }
+
+    fn may_ask(&self) -> Result<(), BrokerError> {
+        let rate = Rate::new(QUESTIONS_PER_SECOND_MAX, QUESTIONS_BURST);
+        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match self.questions.lock().take(rate, 1, now_us) {
+            Taken::Granted(_) => Ok(()),
+            Taken::Refused(_) => {
+                limits::refused(Limit::PeerQuestions);
+                Err(BrokerError::Unavailable("too many nodes are asked for that are not known".to_owned()))
+            }
+        }
     }
 
     /// A node does not answer there any more.
@@ -162,6 +197,18 @@ mod tests {
         assert_eq!(one.find(&id("three")).await.unwrap(), None);
         one.forget(&id("two"));
         assert_eq!(one.find(&id("two")).await.unwrap(), Some(address));
+    }
+
+    #[tokio::test]
+    async fn names_that_nobody_has_are_asked_for_at_a_rate() {
+        let memory = Memory::new(4, Limits::default());
+        let (one, two) = (node("one", &memory), node("two", &memory));
+        two.listen_at("192.0.2.7:80".parse().unwrap());
+        let id = |name: &str| NodeId::parse(name).unwrap();
+        assert!(one.find(&id("two")).await.unwrap().is_some());
+        let mut guesses = 0..100_000;
+        while one.find(&id(&format!("n{}", guesses.next().unwrap()))).await.is_ok() {}
+        assert!(one.find(&id("two")).await.unwrap().is_some(), "one that is known need not be asked");
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn hold_against_baseline(costs: &BTreeMap<String, f64>) {
     }
     for (name, cost) in costs {
         let before = known.get(name).unwrap_or_else(|| panic!("{name} is not in cost.txt"));
-        println!("{name}: {cost:.2}, baseline {before:.2}");
+        eprintln!("{name}: {cost:.2}, baseline {before:.2}");
         // A hundredth more than nothing is not a growth.
         let most = (before * GROWTH_MAX).max(before + 0.01);
         assert!(

@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
 
 use gateway::{
-    connection, frame, heartbeat, http,
+    action, connection, frame, heartbeat, http,
     limits::{Answer, Limit, Settings},
-    outbox,
-    protocol::centrifuge,
+    outbox, peers,
+    protocol::{self, centrifuge},
     socket::accept,
 };
 use shared::domain;
@@ -36,16 +36,19 @@ fn in_force(limit: Limit) -> u64 {
         Limit::MessageSeconds => return frames.message_time_max.as_secs(),
         Limit::ControlFrames => return frame::guard::CONTROL_FRAMES_PER_WINDOW_MAX.into(),
         Limit::FrameCommands => centrifuge::COMMANDS_PER_FRAME_MAX,
-        Limit::JsonDepth => centrifuge::JSON_DEPTH_MAX,
+        Limit::JsonDepth => protocol::BODY_DEPTH_MAX,
         Limit::IdBytes => domain::CONVERSATION_ID_BYTES_MAX,
         Limit::BodyBytes => domain::BODY_BYTES_MAX,
+        Limit::Emojis => action::EMOJIS_MAX,
         Limit::OutboxBytes => outbox::OUTBOX_BYTES_MAX,
         Limit::Subscriptions => gateway::config::SUBSCRIPTIONS_MAX,
         Limit::ResumesPending => settings.resumes_pending_max,
+        Limit::PeerQuestions => return peers::QUESTIONS_PER_SECOND_MAX.into(),
         Limit::PublishesPerUser => return 1_000_000 / settings.publishes_per_user.interval_us(),
         Limit::PublishesPerConversation => {
             return 1_000_000 / settings.publishes_per_conversation.interval_us();
         }
+        Limit::RequestsPerUser => return 1_000_000 / settings.requests_per_user.interval_us(),
         Limit::TypingPerUser => return 1_000_000 / settings.typing_per_user.interval_us(),
         Limit::SignalsPerUser => return 1_000_000 / settings.signals_per_user.interval_us(),
     };

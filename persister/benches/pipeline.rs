@@ -119,7 +119,7 @@ impl Place {
             redis_bare * each,
             own * each
         );
-        self.forget().await
+        self.forget()
     }
 
     /// Publishes, and returns how many a second were accepted.
@@ -202,7 +202,7 @@ impl Place {
     }
 
     /// Empties the log, so that no turn starts with more in memory than another. The epochs stay.
-    async fn forget(&self) -> anyhow::Result<()> {
+    fn forget(&self) -> anyhow::Result<()> {
         for partition in Partition::all(PARTITIONS_DEFAULT) {
             let key = format!("{{{}}}log", tag(PARTITIONS_DEFAULT, partition));
             self.ask(&["DEL", &key])?;

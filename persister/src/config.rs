@@ -41,11 +41,11 @@ const EXAMPLES: &str = "Examples:
 #[derive(clap::Args, Deserialize, Debug, Clone, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Settings {
-    /// Redis ≥ 7 of the cluster, for example `redis://127.0.0.1:6379`. Required. If it is a Redis Cluster, several addresses
+    /// Redis 7 or later of the cluster, such as `redis://127.0.0.1:6379`. Required. If it is a Redis Cluster, several addresses
     /// may be given, separated by commas.
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     redis_url: Option<String>,
-    /// Postgres ≥ 14 of the cluster, for example `postgres://user@host/starling`. Required.
+    /// Postgres 14 or later of the cluster, such as `postgres://user@host/starling`. Required.
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     database_url: Option<String>,
     /// Address for /healthz, /readyz and /metrics [default: 127.0.0.1:9101].

@@ -2,7 +2,7 @@
 //!
 //! May use: nothing of this project. Deliberately absent: the names of metrics (each room names its own), and serving them.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{fs, io::IsTerminal, time::Duration};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 /// Upper bounds of the histogram buckets of every metric whose name ends in `_seconds`, in seconds.
 const SECONDS_BUCKETS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// `USER_HZ`, by which Linux counts the CPU time of a process: it is this number on every platform that Linux has.
+const TICKS_PER_SECOND: f64 = 100.0;
 /// How often the histograms are emptied into their buckets, so that their memory stays bounded when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,7 @@ pub struct MetricsHandle(PrometheusHandle);
 impl MetricsHandle {
     /// The metrics in the text format of Prometheus.
     pub fn render(&self) -> String {
-        self.0.render()
+        self.0.render() + &own_use().unwrap_or_default()
     }
 
     /// Keeps the memory of the metrics bounded. Runs for ever; some task of the process must run it.
@@ -54,6 +56,22 @@ impl MetricsHandle {
             self.0.run_upkeep();
         }
     }
+}
+
+/// CPU time and memory of this process, by the names that the clients of Prometheus share; `None` where there is no `/proc`.
+fn own_use() -> Option<String> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name of the program, in parentheses, may hold anything; 11 fields stand between it and the two times.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11).map_while(|time| time.parse::<u32>().ok());
+    let seconds = f64::from(times.next()? + times.next()?) / TICKS_PER_SECOND;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().trim_end_matches(" kB");
+    let bytes = kib.parse::<u64>().ok()? * 1_024;
+    Some(format!(
+        "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {seconds}\n\
+         # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"
+    ))
 }
 
 #[cfg(test)]
@@ -69,6 +87,10 @@ mod tests {
         assert!(text.contains("starling_test_seconds_bucket{le=\"0.001\"} 0"), "{text}");
         assert!(text.contains("starling_test_seconds_bucket{le=\"0.0025\"} 1"), "{text}");
         assert!(text.contains("starling_test_total 3"), "{text}");
+        let own =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        assert!(own("process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6), "{text}");
+        assert!(own("process_cpu_seconds_total").is_some(), "{text}");
         assert!(install_metrics().is_err());
     }
 }

@@ -43,7 +43,7 @@ async fn the_stock_client_on_a_standalone_node() {
 async fn a_chat_app_on_the_stock_client() {
     let key = ("STARLING_API_KEYS".to_owned(), KEY_LINE.to_owned());
     let stage = Stage::start(|options: &mut ClusterOptions| options.gateway_env.push(key)).await;
-    let standalone = Standalone::start_with(&[("STARLING_API_KEYS", KEY_LINE)]).await;
+    let standalone = Standalone::start_with(&[("STARLING_API_KEYS", KEY_LINE), ("STARLING_TOKEN_HMAC_SECRET", SECRET)]).await;
     let env = [("API_KEY", KEY.to_owned())];
     let (near, far, alone) = (stage.gateway_url(0), stage.gateway_url(1), standalone.url());
     let mut failures = Vec::new();

@@ -65,7 +65,7 @@ impl Stage {
         Self { cluster, _turn: turn }
     }
 
-    /// How many messages Postgres has, besides what the server has said about conversations.
+    /// How many messages Postgres has, besides what Starling itself has said about conversations and their members.
     pub async fn rows(&self) -> Result<u64, String> {
         let (client, connection) =
             tokio_postgres::connect(&self.cluster.database_url(), tokio_postgres::NoTls)
@@ -73,7 +73,7 @@ impl Stage {
                 .map_err(|error| error.to_string())?;
         let connection = tokio::spawn(connection);
         let counted = client
-            .query_one("SELECT count(*) FROM messages WHERE kind NOT IN ('void', 'conversation')", &[])
+            .query_one("SELECT count(*) FROM messages WHERE kind NOT IN ('void', 'conversation', 'members')", &[])
             .await;
         connection.abort();
         let count: i64 = counted.map_err(|error| error.to_string())?.get(0);

@@ -43,7 +43,8 @@ pub async fn authorize(node: &Node, who: &Identity, conversation: &ConversationI
     if is_member { Ok(()) } else { Err(Refusal::Forbidden) }
 }
 
-/// Whether `who` may do this in the conversation. A token that names the conversation allows to send, and to read.
+/// Whether `who` may do this in the conversation. A token that names the conversation allows to send, and to read;
+/// where it is told whether a user is online, to read alone.
 /// Returns all that the user's role allows there, which is nothing for who is there by the token alone.
 ///
 /// # Errors
@@ -55,7 +56,8 @@ pub async fn authorize_to(
     conversation: &ConversationId,
     permission: Permission,
 ) -> Result<Permissions, Refusal> {
-    if permission == Permission::Send && who.grants.allow(conversation) {
+    let is_presence = matches!(conversation.kind(), ConversationKind::Presence(_));
+    if permission == Permission::Send && !is_presence && who.grants.allow(conversation) {
         return Ok(Permissions::NONE);
     }
     let permissions = match conversation.kind() {

@@ -33,7 +33,8 @@ pub async fn create_conversation(
     wanted: NewConversation,
 ) -> Result<(Conversation, bool), Refusal> {
     if let Actor::User(who) = actor {
-        node.limiter.publish_by(&who.user).await?;
+        // Each member is told by a message.
+        node.limiter.publish_many_by(&who.user, wanted.members.len().clamp(1, MEMBERS_MAX)).await?;
     }
     check_name(wanted.name.as_deref())?;
     let conversation = plan(node, actor, wanted)?;
@@ -45,7 +46,7 @@ pub async fn create_conversation(
         let is_same = conversation.members.iter().all(|member| existing.members.contains(member));
         return if is_same { Ok((existing, false)) } else { Err(Refusal::Forbidden) };
     }
-    announce(node, MembersChanged { conversation: conversation.id.clone(), version: 1 }).await;
+    announce(node, MembersChanged::new(conversation.id.clone(), 1)).await;
     let news = ConversationNews {
         kind: Some(&conversation.kind),
         name: conversation.name.as_deref(),

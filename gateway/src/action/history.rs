@@ -1,12 +1,12 @@
 //! Reads a conversation back: the hot tail, and the store below it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use shared::{
     auth::Identity,
     domain::{
-        Body, ConversationId, Direction, HistoryPage, HistoryQuery, Message, MessageKind, MessageState,
-        Refusal, Seq,
+        Body, Change, ConversationId, Direction, HistoryPage, HistoryQuery, Message, MessageKind,
+        MessageState, Refusal, Seq,
     },
     store::HistoryRange,
 };
@@ -57,15 +57,20 @@ async fn as_they_stand(
     conversation: &ConversationId,
     mut messages: Vec<Message>,
 ) -> Result<(Vec<Message>, Vec<MessageState>), Refusal> {
-    let seqs: Vec<Seq> = messages
+    let shown: BTreeSet<Seq> = messages
         .iter()
         .filter(|message| message.kind != MessageKind::VOID)
         .map(|message| message.seq)
         .collect();
-    if seqs.is_empty() {
+    if shown.is_empty() {
         return Ok((messages, Vec::new()));
     }
+    let edited = messages.iter().filter(|message| message.kind == MessageKind::EDIT);
+    let edited: BTreeSet<Seq> = edited.filter_map(|edit| edit.reply_to).collect();
+    let seqs: Vec<Seq> = shown.union(&edited).copied().collect();
     let mut states = node.store.states(conversation, &seqs).await.map_err(|error| unavailable(&error))?;
+    empty_edits(&mut messages, &states);
+    states.retain(|state| shown.contains(&state.seq));
     let bodies: HashMap<Seq, Body> =
         states.iter_mut().filter_map(|state| Some((state.seq, state.body.take()?))).collect();
     for message in &mut messages {
@@ -74,6 +79,19 @@ async fn as_they_stand(
         }
     }
     Ok((messages, states))
+}
+
+/// Empties the edits of what is deleted, as the store has done.
+fn empty_edits(messages: &mut [Message], states: &[MessageState]) {
+    let deleted: HashSet<Seq> =
+        states.iter().filter(|state| state.deleted_ms.is_some()).map(|state| state.seq).collect();
+    for message in messages.iter_mut().filter(|message| message.kind == MessageKind::EDIT) {
+        if let Some(change) = Change::of(message)
+            && deleted.contains(&change.target)
+        {
+            message.body = change.emptied();
+        }
+    }
 }
 
 async fn forward(
@@ -144,4 +162,37 @@ pub async fn top_of(node: &Node, conversation: &ConversationId) -> Result<Seq, R
 fn unavailable(error: &dyn std::error::Error) -> Refusal {
     tracing::warn!(%error, "history cannot be read");
     Refusal::Unavailable
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::{ChangeAction, MessageId, UserId};
+
+    use super::*;
+
+    #[test]
+    fn an_edit_of_what_is_deleted_says_nothing() {
+        let edit = |seq: u64, target: u64| {
+            let action = ChangeAction::Edit(Body::from_json("\"secret\""));
+            let change = Change { target: Seq(target), id: MessageId(uuid::Uuid::nil()), action };
+            Message {
+                id: MessageId(uuid::Uuid::from_u128(seq.into())),
+                conversation: ConversationId::parse("c").unwrap(),
+                seq: Seq(seq),
+                prev: Seq(seq - 1),
+                time: 1,
+                sender: UserId::parse("alice").unwrap(),
+                client_id: None,
+                reply_to: Some(Seq(target)),
+                kind: change.kind(),
+                body: change.body(),
+            }
+        };
+        let mut messages = vec![edit(3, 1), edit(4, 2)];
+        let state =
+            |seq: u64, deleted_ms| MessageState { seq: Seq(seq), deleted_ms, ..MessageState::default() };
+        empty_edits(&mut messages, &[state(1, Some(9)), state(2, None)]);
+        let says = |message: &Message| String::from_utf8_lossy(message.body.as_bytes()).contains("secret");
+        assert_eq!(messages.iter().map(says).collect::<Vec<_>>(), [false, true]);
+    }
 }

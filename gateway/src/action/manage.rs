@@ -220,6 +220,10 @@ impl<'a> Managed<'a> {
             }
             self.check_role(role)?;
         }
+        if let Actor::User(who) = self.actor {
+            // Each of them is told by a message.
+            self.node.limiter.publish_many_by(&who.user, users.len()).await?;
+        }
         let role = role.unwrap_or(&self.kind.member_role);
         let store = &self.node.store;
         let change = store.add_members(self.id, users, role, MEMBERS_MAX, clock::now_ms()).await;
@@ -261,7 +265,8 @@ impl<'a> Managed<'a> {
             MembersChange::Banned => return Err(Refusal::Forbidden),
             MembersChange::LastOwner => return Err(Refusal::Invalid),
         };
-        announce(self.node, MembersChanged { conversation: self.id.clone(), version }).await;
+        let gone = if news == Some("removed") { users.clone() } else { Vec::new() };
+        announce(self.node, MembersChanged { conversation: self.id.clone(), version, gone }).await;
         if users.is_empty() {
             self.write(&entry).await;
         }

@@ -6,12 +6,13 @@ use std::{
 };
 
 use shared::{
+    auth::Identity,
     broker::Audience,
-    domain::{ConversationId, ConversationKind, UserId},
+    domain::{ConversationId, ConversationKind, Refusal, UserId},
     store::StoreError,
 };
 
-use super::{MembersChanged, Node};
+use super::{MembersChanged, Node, converse::unavailable, users::may_follow};
 use crate::announcement::Announcement;
 
 /// How often the members who are here are compared with the store, in case an announcement was lost.
@@ -33,6 +34,37 @@ pub async fn members_changed(node: &Node, change: &MembersChanged) {
     if let Err(error) = send_strangers_away(node, &change.conversation).await {
         tracing::warn!(conversation = %change.conversation, %error, "members cannot be checked now");
     }
+    for user in &change.gone {
+        if let Err(error) = end_follows(node, &change.conversation, user).await {
+            tracing::warn!(%user, %error, "who follows whom cannot be checked now");
+        }
+    }
+}
+
+/// Ends the following, on this node, of a user who has left by those who share no other conversation with that user, and
+/// the other way round.
+async fn end_follows(node: &Node, left: &ConversationId, user: &UserId) -> Result<(), Refusal> {
+    for follower in node.feed.users(&ConversationId::presence(user)).await {
+        end_follow(node, follower, user).await?;
+    }
+    if node.feed.users(&ConversationId::personal(user)).await.is_empty() {
+        return Ok(());
+    }
+    let members = node.store.members(left).await.map_err(|error| unavailable(&error))?;
+    for member in members {
+        if node.feed.users(&ConversationId::presence(&member.user)).await.contains(user) {
+            end_follow(node, user.clone(), &member.user).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn end_follow(node: &Node, follower: UserId, of: &UserId) -> Result<(), Refusal> {
+    // Those whom a token lets follow are not expelled.
+    if !may_follow(node, &Identity::from(follower.clone()), of).await? {
+        expel(node, &ConversationId::presence(of), vec![follower]).await;
+    }
+    Ok(())
 }
 
 async fn send_strangers_away(node: &Node, conversation: &ConversationId) -> Result<(), StoreError> {
@@ -87,7 +119,7 @@ async fn compare(
         let version = versions.get(conversation).copied().unwrap_or_default();
         if compared.get(conversation) != Some(&version) {
             // First, so that whoever joins from now on is judged by what is true now.
-            node.memberships.changed(&MembersChanged { conversation: conversation.clone(), version });
+            node.memberships.changed(&MembersChanged::new(conversation.clone(), version));
             send_strangers_away(node, conversation).await?;
             compared.insert(conversation.clone(), version);
         }

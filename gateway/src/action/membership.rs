@@ -22,11 +22,23 @@ pub struct MembersChanged {
     pub conversation: ConversationId,
     /// What its membership has become; older answers are wrong.
     pub version: u64,
+    /// Who was a member and is none any more.
+    #[serde(default)]
+    pub gone: Vec<UserId>,
+}
+
+impl MembersChanged {
+    /// A change by which nobody goes.
+    pub fn new(conversation: ConversationId, version: u64) -> Self {
+        Self { conversation, version, gone: Vec::new() }
+    }
 }
 
 #[derive(Default)]
 struct Cache {
-    standings: HashMap<(ConversationId, UserId), (Option<Standing>, Instant)>,
+    standings: HashMap<ConversationId, HashMap<UserId, (Option<Standing>, Instant)>>,
+    /// How many of them there are.
+    count: usize,
     /// Versions below which an answer that is still on its way must not be kept.
     floors: HashMap<ConversationId, (u64, Instant)>,
 }
@@ -48,31 +60,33 @@ impl MembershipCache {
         conversation: &ConversationId,
         user: &UserId,
     ) -> Result<Option<Standing>, StoreError> {
-        let key = (conversation.clone(), user.clone());
-        if let Some((standing, since)) = self.cache.lock().standings.get(&key)
+        if let Some((standing, since)) = self.cache.lock().get(conversation, user)
             && since.elapsed() < BELIEF
         {
             return Ok(standing.clone());
         }
         let asked = Instant::now();
         let membership = store.membership(conversation, user).await?;
-        self.believe(key, &membership, asked);
+        self.believe((conversation.clone(), user.clone()), &membership, asked);
         Ok(membership.standing)
     }
 
     /// Keeps an answer, unless a change was announced since that it does not know of.
-    fn believe(&self, key: (ConversationId, UserId), answer: &Membership, asked: Instant) {
+    fn believe(&self, (conversation, user): (ConversationId, UserId), answer: &Membership, asked: Instant) {
         let mut cache = self.cache.lock();
-        if cache.floors.get(&key.0).is_none_or(|(floor, _)| answer.version >= *floor) {
+        if cache.floors.get(&conversation).is_none_or(|(floor, _)| answer.version >= *floor) {
             cache.make_room();
-            cache.standings.insert(key, (answer.standing.clone(), asked));
+            let standing = (answer.standing.clone(), asked);
+            let is_new = cache.standings.entry(conversation).or_default().insert(user, standing).is_none();
+            cache.count += usize::from(is_new);
         }
     }
 
     /// Forgets what was believed before a change.
     pub fn changed(&self, change: &MembersChanged) {
         let mut cache = self.cache.lock();
-        cache.standings.retain(|(conversation, _), _| *conversation != change.conversation);
+        let forgotten = cache.standings.remove(&change.conversation).map_or(0, |users| users.len());
+        cache.count -= forgotten;
         cache.make_room();
         // Announcements may overtake each other.
         let (floor, since) = cache.floors.entry(change.conversation.clone()).or_insert((0, Instant::now()));
@@ -86,14 +100,23 @@ impl MembershipCache {
 }
 
 impl Cache {
+    fn get(&self, conversation: &ConversationId, user: &UserId) -> Option<&(Option<Standing>, Instant)> {
+        self.standings.get(conversation)?.get(user)
+    }
+
     fn make_room(&mut self) {
-        if self.standings.len() + self.floors.len() < ANSWERS_MAX {
+        if self.count + self.floors.len() < ANSWERS_MAX {
             return;
         }
-        self.standings.retain(|_, (_, since)| since.elapsed() < BELIEF);
+        self.standings.retain(|_, users| {
+            users.retain(|_, (_, since)| since.elapsed() < BELIEF);
+            !users.is_empty()
+        });
+        self.count = self.standings.values().map(HashMap::len).sum();
         self.floors.retain(|_, (_, since)| since.elapsed() < BELIEF);
-        if self.standings.len() >= ANSWERS_MAX / 2 {
+        if self.count >= ANSWERS_MAX / 2 {
             self.standings.clear();
+            self.count = 0;
         }
     }
 }
@@ -141,7 +164,7 @@ mod tests {
         }
 
         fn change(&self, version: u64) {
-            self.cache.changed(&MembersChanged { conversation: self.id.clone(), version });
+            self.cache.changed(&MembersChanged::new(self.id.clone(), version));
         }
     }
 

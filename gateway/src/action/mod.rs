@@ -1,6 +1,7 @@
 //! What a client can do: one verb a file, the same for every protocol and for HTTP.
 //!
-//! May use: domain, the ports, feed, pending, roster, online, typing, ephemeral, hub. Deliberately absent: axum, frames, JSON, and sessions.
+//! May use: domain, the ports, and what a node does by itself (feed, pending, roster, online, typing, unread, ephemeral). Deliberately
+//! absent: axum, frames, the JSON of clients, and sessions.
 //! Every verb asks [`authorize`] first.
 
 mod authenticate;
@@ -34,7 +35,7 @@ use shared::{
 
 pub use authenticate::{Denial, authenticate};
 pub use authorize::{Actor, authorize, authorize_to};
-pub use change::change;
+pub use change::{EMOJIS_MAX, change};
 pub use converse::{
     LIST_CONVERSATIONS_MAX, MEMBERS_MAX, NAME_BYTES_MAX, conversation, conversations, create_conversation,
 };

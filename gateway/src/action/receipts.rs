@@ -6,7 +6,6 @@ use shared::{
     domain::{
         ConversationId, ConversationKind, Direct, Event, KIND_DIRECT, Receipt, Refusal, Role, Seq, UserId,
     },
-    record::encode_ephemeral,
     store::{Conversation, Marked},
 };
 
@@ -44,7 +43,7 @@ pub async fn mark(
         Marked::Forward(receipt) => {
             // The other devices of the reader, which may not follow the conversation.
             node.unread.changed(conversation, Seq(0));
-            tell(node, conversation, receipt).await;
+            node.ephemeral.tell(conversation, &Event::Receipt(receipt)).await;
             Ok(())
         }
         Marked::Unneeded => Ok(()),
@@ -60,14 +59,6 @@ async fn make_direct(node: &Node, id: &ConversationId, pair: Direct<'_>) -> Resu
     let (kind, created_ms) = (KIND_DIRECT.to_owned(), clock::now_ms());
     let conversation = Conversation { id: id.clone(), kind, name: None, members, created_ms };
     node.store.create_conversation(&conversation).await.map(drop).map_err(|error| unavailable(&error))
-}
-
-async fn tell(node: &Node, conversation: &ConversationId, receipt: Receipt) {
-    if let Some(record) = encode_ephemeral(&Event::Receipt(receipt))
-        && let Err(error) = node.broker.signal(conversation, record).await
-    {
-        tracing::debug!(%error, "a receipt was not told");
-    }
 }
 
 /// How far the members have come; those who have read furthest, a bounded number.

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     auth::Identity,
     domain::{
-        ConversationKind, Message, MessageId, MessageKind, Partition, Permission, Refusal, Send, Sent, UserId,
+        ConversationKind, Message, MessageId, MessageKind, Partition, Permission, Refusal, Send, Sent, Seq,
+        UserId,
     },
     publisher::PublishError,
     record::Payload,
@@ -102,6 +103,10 @@ pub(super) async fn accept(
     if send.body.as_bytes().len() > node.limits.body_bytes {
         limits::refused(Limit::BodyBytes);
         return Err(Refusal::TooLarge);
+    }
+    // No store has such a place, and so none could keep the message.
+    if send.reply_to.is_some_and(|seq| seq > Seq::MAX) {
+        return Err(Refusal::Invalid);
     }
     node.limiter.publish_to(&send.conversation).await?;
     let id = match &send.client_id {

@@ -1,6 +1,7 @@
 //! Carries frames between a client's wire and its session, in the client's protocol.
 //!
-//! May use: protocol, session, outbox, socket. Deliberately absent: actions, the ports, and HTTP routes.
+//! May use: protocol, session, outbox, socket; the port recovery and the broker's announcements for Socket.IO sessions that are
+//! taken up again. Deliberately absent: what a command does, and HTTP routes.
 
 pub mod echo;
 mod emulation;

@@ -73,6 +73,7 @@ impl FromRequestParts<Routes> for Caller {
             return Ok(Self::Server(key.clone()));
         }
         let claims = action::authenticate(&routes.lines.node, token).await.map_err(Refusal::from)?;
+        routes.lines.node.limiter.request_by(&claims.identity.user)?;
         Ok(Self::User(claims.identity.clone()))
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     action,
     api_key::Scope,
-    protocol::centrifuge,
+    protocol::message_body,
     view::{ConversationIdText, SentView},
 };
 
@@ -33,7 +33,7 @@ pub struct NewBody {
 ///
 /// An entry of kind `edit` tells the members. The answer is the entry's place.
 #[utoipa::path(
-    patch, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "edit_message", tag = "Messages",
+    patch, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "edit", tag = "Messages",
     params(
         ("id" = ConversationIdText, Path, description = "The conversation"),
         ("seq" = u64, Path, description = "The message's place"),
@@ -48,7 +48,7 @@ pub async fn edit(
     IdempotencyKey(key): IdempotencyKey,
     Json(NewBody { body }): Json<NewBody>,
 ) -> Result<Response, Problem> {
-    let action = ChangeAction::Edit(centrifuge::message_body(&body)?);
+    let action = ChangeAction::Edit(message_body(&body)?);
     change(&routes, caller, (&id, seq), key, action).await
 }
 
@@ -57,7 +57,7 @@ pub async fn edit(
 /// Your own, or, for members who may, and API keys with the scope `publish`, anybody's. What it said is gone for good; an
 /// entry of kind `delete` tells the members.
 #[utoipa::path(
-    delete, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "delete_message", tag = "Messages",
+    delete, path = "/v1/conversations/{id}/messages/{seq}", operation_id = "delete", tag = "Messages",
     params(
         ("id" = ConversationIdText, Path, description = "The conversation"),
         ("seq" = u64, Path, description = "The message's place"),

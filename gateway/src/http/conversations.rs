@@ -143,7 +143,7 @@ pub struct ConversationPage {
 /// Newest activity first, each with its last message, how many you have not read, and who else is in it. A direct
 /// conversation is listed once something was said in it.
 #[utoipa::path(
-    get, path = "/v1/conversations", operation_id = "list_conversations", tag = "Conversations", params(ListQuery),
+    get, path = "/v1/conversations", operation_id = "conversations", tag = "Conversations", params(ListQuery),
     responses((status = 200, description = "A page", body = ConversationPage), Problems),
 )]
 pub async fn list(
@@ -158,7 +158,7 @@ pub async fn list(
 ///
 /// For API keys with the scope `users`.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/conversations", operation_id = "list_user_conversations", tag = "Server",
+    get, path = "/v1/users/{user}/conversations", operation_id = "conversations_of_user", tag = "Server",
     params(("user" = UserIdText, Path, description = "The user"), ListQuery),
     responses((status = 200, description = "A page", body = ConversationPage), Problems),
 )]
@@ -189,7 +189,7 @@ async fn page(routes: &Routes, user: &UserId, query: ListQuery) -> Result<Respon
 ///
 /// As the list shows it. For members, and API keys with the scope `conversations`.
 #[utoipa::path(
-    get, path = "/v1/conversations/{id}", operation_id = "get_conversation", tag = "Conversations",
+    get, path = "/v1/conversations/{id}", operation_id = "conversation", tag = "Conversations",
     params(("id" = ConversationIdText, Path, description = "The conversation")),
     responses((status = 200, description = "The conversation", body = ConversationView), Problems),
 )]
@@ -217,7 +217,7 @@ pub struct Rename {
 ///
 /// For members who may, and API keys with the scope `conversations`.
 #[utoipa::path(
-    patch, path = "/v1/conversations/{id}", operation_id = "rename_conversation", tag = "Conversations",
+    patch, path = "/v1/conversations/{id}", operation_id = "rename", tag = "Conversations",
     params(("id" = ConversationIdText, Path, description = "The conversation")),
     request_body = Rename,
     responses((status = 204, description = "It is called so"), Problems),

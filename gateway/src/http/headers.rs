@@ -12,7 +12,7 @@ use super::{Routes, problem::Problem};
 /// How long a browser may remember that a page of another origin may ask, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 /// What pages of other origins may use.
-const METHODS: &str = "GET, POST, DELETE";
+const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key";
 const ANSWER_HEADERS: &str = "retry-after, www-authenticate";
 

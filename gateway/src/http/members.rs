@@ -33,7 +33,7 @@ pub struct Members {
 ///
 /// For members, and API keys with the scope `conversations`.
 #[utoipa::path(
-    get, path = "/v1/conversations/{id}/members", operation_id = "list_members", tag = "Members",
+    get, path = "/v1/conversations/{id}/members", operation_id = "members", tag = "Members",
     params(("id" = ConversationIdText, Path, description = "The conversation")),
     responses((status = 200, description = "The members", body = Members), Problems),
 )]
@@ -107,7 +107,7 @@ pub async fn remove(
 ///
 /// When the last owner leaves, the moderator who has been there longest becomes owner, or else the member who has.
 #[utoipa::path(
-    post, path = "/v1/conversations/{id}/leave", operation_id = "leave_conversation", tag = "Members",
+    post, path = "/v1/conversations/{id}/leave", operation_id = "leave", tag = "Members",
     params(("id" = ConversationIdText, Path, description = "The conversation")),
     responses((status = 204, description = "You are no member any more"), Problems),
 )]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     action::{self, Acknowledgement, Actor, HISTORY_MESSAGES_MAX, Node},
     api_key::Scope,
-    protocol::centrifuge,
+    protocol::message_body,
     view::{ClientIdText, ConversationIdText, KindText, MessageView, SentView, message_views},
 };
 
@@ -61,7 +61,7 @@ pub struct MessagePage {
 /// entries, too, and messages of kind `void`, which say nothing: the chain of `prev` has no hole. For members, and API keys
 /// with the scope `history`.
 #[utoipa::path(
-    get, path = "/v1/conversations/{id}/messages", operation_id = "read_messages", tag = "Messages",
+    get, path = "/v1/conversations/{id}/messages", operation_id = "history", tag = "Messages",
     params(("id" = ConversationIdText, Path, description = "The conversation"), PageQuery),
     responses((status = 200, description = "A page", body = MessagePage), Problems),
 )]
@@ -129,7 +129,7 @@ impl NewMessage {
                 .filter(|kind| !kind.is_reserved())
                 .ok_or_else(|| Problem::invalid("kind is not allowed"))?,
         };
-        let body = centrifuge::message_body(&self.body)?;
+        let body = message_body(&self.body)?;
         let reply_to = self.reply_to.map(Seq);
         Ok(Send { conversation, client_id, reply_to, kind, body, retry: self.retry })
     }
@@ -151,7 +151,7 @@ fn default_kind(conversation: &ConversationId) -> MessageKind {
 /// outcome is unknown: send again with the same key. For members, and API keys with the scope `publish`, which may
 /// publish to any conversation, with or without members in Starling.
 #[utoipa::path(
-    post, path = "/v1/conversations/{id}/messages", operation_id = "send_message", tag = "Messages",
+    post, path = "/v1/conversations/{id}/messages", operation_id = "send", tag = "Messages",
     params(
         ("id" = ConversationIdText, Path, description = "The conversation"),
         ("Idempotency-Key" = Option<ClientIdText>, Header, description = "Your own name for the message"),

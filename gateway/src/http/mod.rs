@@ -1,6 +1,6 @@
 //! The routes: what a URL means.
 //!
-//! May use: axum, utoipa, connection, action, `api_key`, auth. Deliberately absent: SQL, Redis, sockets and frames.
+//! May use: axum, utoipa, connection, action, `api_key`, auth, peers. Deliberately absent: SQL, Redis, and what is in a frame.
 
 mod access;
 mod address;

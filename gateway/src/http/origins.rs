@@ -3,7 +3,7 @@
 //! A browser lets any page open a WebSocket anywhere, so the server must look whose page it is. Tokens are never taken from
 //! cookies, which a browser would add by itself; this is the second line.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
@@ -86,6 +86,18 @@ impl Origins {
         host.is_some_and(|host| origin.is_of(host)) || self.allowed.contains(&origin)
     }
 
+    /// Whether a request asks for this server by a name that cannot be somebody else's: an address, `localhost`, or the
+    /// host of a listed origin. Whoever owns another name could let it mean this server once a page of theirs is loaded.
+    pub fn is_own_name(&self, headers: &HeaderMap) -> bool {
+        let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+        if self.allowed.iter().any(|origin| origin.is_of(host)) {
+            return true;
+        }
+        let Some((name, _)) = authority_of("http", host) else { return false };
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(&name);
+        name == "localhost" || name.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
+    }
+
     /// The page's origin, if the page may read answers: as a browser wants to have it confirmed.
     pub fn confirm(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         headers.get(header::ORIGIN).filter(|_| self.admit(headers)).cloned()
@@ -159,6 +171,26 @@ mod tests {
             "one has said it twice"
         );
         assert!(!admits("null", &["null"]));
+    }
+
+    #[test]
+    fn a_name_of_somebody_else_is_not_the_own() {
+        let allowed = Origins::new(&["https://app.example".to_owned()]).unwrap();
+        let is_own = |host: &str| {
+            let host = HeaderValue::from_str(host).unwrap();
+            allowed.is_own_name(&HeaderMap::from_iter([(header::HOST, host)]))
+        };
+        for own in
+            ["localhost:8000", "LOCALHOST", "127.0.0.1:8000", "10.1.2.3", "[::1]:8000", "app.example:443"]
+        {
+            assert!(is_own(own), "{own}");
+        }
+        for other in
+            ["evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "app.example:8000", ""]
+        {
+            assert!(!is_own(other), "{other}");
+        }
+        assert!(!allowed.is_own_name(&HeaderMap::new()));
     }
 
     #[test]

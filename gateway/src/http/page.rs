@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{Path, Query, State},
-    http::{HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
 use serde::Deserialize;
@@ -75,9 +75,14 @@ pub struct DevToken {
 /// `GET /dev/token?user=…`: there only where no real signing key is configured.
 pub async fn dev_token(
     State(routes): State<Routes>,
+    headers: HeaderMap,
     Query(asked): Query<DevToken>,
 ) -> Result<Response, Problem> {
     let Some(mint) = &routes.mint else { return Err(super::problem::no_such_route().await) };
+    if !routes.origins.is_own_name(&headers) {
+        let why = "tokens are given out under an address, localhost, or the host of an allowed origin";
+        return Err(Problem::forbidden(why));
+    }
     let user = UserId::parse(&asked.user).map_err(|error| Problem::invalid(error.to_string()))?;
     let ttl = asked.ttl.unwrap_or(DEV_TOKEN_SECONDS).clamp(1, DEV_TOKEN_SECONDS_MAX);
     let answer = serde_json::json!({ "token": mint.mint(&user, ttl), "expires_in": ttl });

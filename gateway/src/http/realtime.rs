@@ -154,9 +154,18 @@ async fn hand_over(routes: &Routes, request: Emulation) -> Response {
         routes.emulations.hand_over(&session, data.into());
         return StatusCode::NO_CONTENT.into_response();
     }
+    // Whoever asks may have made the name up; what is asked of Redis for one that nobody has is small, and has a rate.
+    match routes.peers.find(&owner).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return Problem::from(Refusal::UnknownMethod).into_response(),
+        Err(_) => return Problem::from(Refusal::Unavailable).into_response(),
+    }
     let announcement = Announcement::Emulation { session, data }.encode();
-    match node.broker.announce(&Audience::Node(owner), announcement).await {
-        Ok(0) => Problem::from(Refusal::UnknownMethod).into_response(),
+    match node.broker.announce(&Audience::Node(owner.clone()), announcement).await {
+        Ok(0) => {
+            routes.peers.forget(&owner);
+            Problem::from(Refusal::UnknownMethod).into_response()
+        }
         Ok(_) => StatusCode::NO_CONTENT.into_response(),
         Err(_) => Problem::from(Refusal::Unavailable).into_response(),
     }

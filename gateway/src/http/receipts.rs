@@ -32,7 +32,7 @@ pub struct Receipts {
 ///
 /// The 100 who have read furthest. For members, and API keys with the scope `conversations`.
 #[utoipa::path(
-    get, path = "/v1/conversations/{id}/receipts", operation_id = "list_receipts", tag = "Messages",
+    get, path = "/v1/conversations/{id}/receipts", operation_id = "receipts", tag = "Messages",
     params(("id" = ConversationIdText, Path, description = "The conversation")),
     responses((status = 200, description = "The receipts", body = Receipts), Problems),
 )]

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     action::{self, Actor},
     api_key::Scope,
-    protocol::centrifuge,
+    protocol::message_body,
     view::{ConversationIdText, SignalNameText, UserIdText},
 };
 
@@ -55,7 +55,7 @@ pub async fn signal(
     Json(NewSignal { name, data, to }): Json<NewSignal>,
 ) -> Result<Response, Problem> {
     let actor = caller.actor(Scope::Publish)?;
-    let data = data.as_deref().map(centrifuge::message_body).transpose()?;
+    let data = data.as_deref().map(message_body).transpose()?;
     let signal = SendSignal { conversation: conversation_id(&id)?, name, data, to };
     action::signal(&routes.lines.node, &actor, signal).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

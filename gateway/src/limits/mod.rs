@@ -84,6 +84,7 @@ pub struct Limiter {
     resumes: Semaphore,
     resumes_pending: Counter<()>,
     publishing: Publishing,
+    requests: Pace,
     typing: Pace,
     signals: Pace,
 }
@@ -104,6 +105,7 @@ impl Limiter {
             resumes: Semaphore::new(settings.resumes_concurrent_max),
             resumes_pending: Counter::new(settings.resumes_pending_max),
             publishing: Publishing::new(rates),
+            requests: Pace::new(settings.requests_per_user),
             typing: Pace::new(settings.typing_per_user),
             signals: Pace::new(settings.signals_per_user),
             settings,
@@ -203,6 +205,17 @@ impl Limiter {
         self.publish(Subject::User(user.clone()), rate, Limit::PublishesPerUser).await
     }
 
+    /// Counts as many publishes of a user, for what tells so many others.
+    ///
+    /// # Errors
+    /// As [`Limiter::publish_by`]; those before the one too many are counted.
+    pub async fn publish_many_by(&self, user: &UserId, count: usize) -> Result<(), Refusal> {
+        for _ in 0..count {
+            self.publish_by(user).await?;
+        }
+        Ok(())
+    }
+
     /// Counts one publish to a conversation, on whichever node.
     ///
     /// # Errors
@@ -210,6 +223,14 @@ impl Limiter {
     pub async fn publish_to(&self, conversation: &ConversationId) -> Result<(), Refusal> {
         let rate = self.settings.publishes_per_conversation;
         self.publish(Subject::Conversation(conversation.clone()), rate, Limit::PublishesPerConversation).await
+    }
+
+    /// Counts one request of a user, on this node.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`] when it is one too many.
+    pub fn request_by(&self, user: &UserId) -> Result<(), Refusal> {
+        pace(&self.requests, user, Limit::RequestsPerUser)
     }
 
     /// Counts one word of a user about typing, on this node.

@@ -73,6 +73,10 @@ settings! {
     publishes_per_conversation_per_second: u32 = 5_000, "STARLING_PUBLISHES_PER_CONVERSATION_PER_SECOND";
     /// Publishes to one conversation at once [default: 20000].
     publishes_per_conversation_burst: u32 = 20_000, "STARLING_PUBLISHES_PER_CONVERSATION_BURST";
+    /// Requests of one user in a second, on one node, beside messages over a connection [default: 500].
+    requests_per_user_per_second: u32 = 500, "STARLING_REQUESTS_PER_USER_PER_SECOND";
+    /// Requests of one user at once [default: 5000].
+    requests_per_user_burst: u32 = 5_000, "STARLING_REQUESTS_PER_USER_BURST";
     /// Words of one user about typing in a second, on one node [default: 10].
     typing_per_user_per_second: u32 = 10, "STARLING_TYPING_PER_USER_PER_SECOND";
     /// Words of one user about typing at once [default: 40].
@@ -102,6 +106,7 @@ pub struct Settings {
     pub resumes_pending_max: usize,
     pub publishes_per_user: Rate,
     pub publishes_per_conversation: Rate,
+    pub requests_per_user: Rate,
     pub typing_per_user: Rate,
     pub signals_per_user: Rate,
 }
@@ -129,6 +134,7 @@ impl From<LimitSettings> for Settings {
                 given.publishes_per_conversation_per_second,
                 given.publishes_per_conversation_burst,
             ),
+            requests_per_user: Rate::new(given.requests_per_user_per_second, given.requests_per_user_burst),
             typing_per_user: Rate::new(given.typing_per_user_per_second, given.typing_per_user_burst),
             signals_per_user: Rate::new(given.signals_per_user_per_second, given.signals_per_user_burst),
         }

@@ -127,16 +127,22 @@ limits! {
     IdBytes = "id_bytes", 255, "bytes", Answer::Refusal("invalid");
     /// Body of a message.
     BodyBytes = "body_bytes", 32_768, "bytes", Answer::Refusal("too_large");
+    /// Different emojis with which one message is reacted to.
+    Emojis = "emojis", 50, "emojis", Answer::Refusal("limit_exceeded");
     /// What may wait for one slow client.
     OutboxBytes = "outbox_bytes", 1_048_576, "bytes", Answer::Close(3008);
     /// Conversations that one connection is in.
     Subscriptions = "subscriptions", 1_000, "conversations", Answer::Refusal("limit_exceeded");
     /// Resumes of one node that wait for their turn.
     ResumesPending = "resumes_pending", 20_000, "resumes", Answer::Refusal("rate_limited");
-    /// Publishes of one user on all nodes; 10,000 at once.
+    /// Questions of one node for nodes that it has not heard of; 500 at once.
+    PeerQuestions = "peer_questions", 100, "a second", Answer::Http(503);
+    /// Publishes of one user on all nodes, and users that it adds to conversations; 10,000 at once.
     PublishesPerUser = "publishes_per_user", 2_000, "a second", Answer::Refusal("rate_limited");
     /// Publishes to one conversation on all nodes; 20,000 at once.
     PublishesPerConversation = "publishes_per_conversation", 5_000, "a second", Answer::Refusal("rate_limited");
+    /// Requests of one user on one node, over HTTP and beside messages; 5,000 at once.
+    RequestsPerUser = "requests_per_user", 500, "a second", Answer::Refusal("rate_limited");
     /// Words of one user about typing on one node; 40 at once.
     TypingPerUser = "typing_per_user", 10, "a second", Answer::Refusal("rate_limited");
     /// Signals of one user on one node; 200 at once.

@@ -195,6 +195,18 @@ async fn without_redis_the_account_of_the_node_counts() {
     while limiter.publish_by(&user("alice")).await.is_ok() {}
 }
 
+#[tokio::test]
+async fn requests_and_who_is_added_are_counted() {
+    let limiter = limiter(|settings| {
+        (settings.requests_per_user, settings.publishes_per_user) = (Rate::new(1, 2), Rate::new(1, 50));
+    });
+    let (alice, bob) = (user("alice"), user("bob"));
+    while limiter.request_by(&alice).is_ok() {}
+    assert_eq!(limiter.request_by(&bob), Ok(()), "each has its own");
+    assert_eq!(limiter.publish_many_by(&alice, 40).await, Ok(()));
+    assert_eq!(limiter.publish_many_by(&alice, 40).await, Err(Refusal::RateLimited));
+}
+
 #[test]
 fn names_are_unique_and_answers_are_codes() {
     let mut names: Vec<&str> = Limit::ALL.iter().map(|limit| limit.name()).collect();

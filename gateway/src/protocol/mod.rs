@@ -1,27 +1,24 @@
 //! Client protocols: each is one folder that maps bytes to [`shared::domain::Command`] and
 //! [`shared::domain::Reply`] and [`shared::domain::Event`] to bytes.
 //!
-//! May use: the domain, `dialect`, `frame`. Deliberately absent: sockets, tasks, clocks, axum, and one protocol in another.
-//! Adding a protocol is a folder with its `README.md` and `golden/`, and its lines here.
+//! May use: the domain, `dialect`, `frame`, `view`, the names of `limits`. Deliberately absent: sockets, tasks, clocks, axum, and
+//! one protocol in another. Adding a protocol is a folder, and its line here.
 
+mod body;
 pub mod centrifuge;
 pub mod engineio;
 pub mod socketio;
 
-use crate::dialect::Dialect;
-
-/// Every dialect that is spoken; each stands at its own index.
-pub static DIALECTS: [&Dialect; 3] = [&centrifuge::WEBSOCKET, &centrifuge::SSE, &centrifuge::HTTP_STREAM];
+pub use body::{BODY_DEPTH_MAX, message_body};
 
 #[cfg(test)]
 mod tests {
-    use super::DIALECTS;
-    use crate::dialect::DIALECTS_MAX;
+    use super::centrifuge::{HTTP_STREAM, SSE, WEBSOCKET};
 
     #[test]
     fn each_dialect_stands_at_its_own_index() {
-        for (at, dialect) in DIALECTS.iter().enumerate() {
-            assert_eq!((dialect.index, at < DIALECTS_MAX), (at, true), "{dialect:?}");
+        for (at, dialect) in [&WEBSOCKET, &SSE, &HTTP_STREAM].iter().enumerate() {
+            assert_eq!(dialect.index, at, "{dialect:?}");
         }
     }
 }

@@ -130,6 +130,11 @@ impl Session {
             };
         };
         let who = &client.claims().identity;
+        if is_request(&command)
+            && let Err(refusal) = self.node.limiter.request_by(&who.user)
+        {
+            return self.answer(Err(refusal));
+        }
         let done = match command {
             Command::Pong if client.pong() => return Outcome::Done,
             Command::Pong | Command::Connect(_) => return Outcome::Close(Disconnect::BadRequest),
@@ -405,6 +410,21 @@ impl Drop for Session {
         }
         self.node.online.leave(client.info.client);
         self.node.metrics.connections.decrement(1.0);
+    }
+}
+
+/// Whether a command counts against the rate of requests: those that have no rate of their own, and that no client says
+/// again for each conversation when it comes back.
+fn is_request(command: &Command) -> bool {
+    match command {
+        Command::Chat(ChatCommand::Change(_)) => false,
+        Command::Chat(_)
+        | Command::History(_)
+        | Command::Presence(_)
+        | Command::PresenceStats(_)
+        | Command::UserPresence(_)
+        | Command::Connections => true,
+        _ => false,
     }
 }
 

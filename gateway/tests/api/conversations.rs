@@ -77,6 +77,8 @@ async fn what_cannot_be_sent_is_refused_by_name() {
         ("{\"body\":1,\"kind\":\"void\"}", 400, "invalid"),
         ("{\"body\":1,\"kind\":\"No\"}", 400, "invalid"),
         ("{\"body\":1,\"seq\":1}", 400, "invalid"),
+        // No store has such a place: accepted, the message could not be kept.
+        ("{\"body\":1,\"reply_to\":9223372036854775808}", 400, "invalid"),
         ("{\"body\":1", 400, "invalid"),
         (&deep, 400, "invalid"),
         (&long, 413, "too_large"),

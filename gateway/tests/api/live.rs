@@ -349,3 +349,33 @@ async fn devices_are_listed_and_sent_away() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn who_shares_no_conversation_any_more_follows_no_longer() {
+    let site = Site::new();
+    let (one, two) = (site.start("one").await, site.start("two").await);
+    let id = one.group(&["bob", "carol"]).await;
+    let (_alice, mut to_alice) = subscribed(&two, "alice", "presence:bob").await;
+    let (bob, mut to_bob) = subscribed(&two, "bob", "presence:alice").await;
+    let (carol, _to_carol) = subscribed(&two, "carol", "presence:alice").await;
+    let path = format!("/v1/conversations/{id}/members/bob");
+    assert_eq!(one.ask("DELETE", &path, &token("alice"), None).await.status, 204);
+    for (pushes, room) in [(&mut to_alice, "presence:bob"), (&mut to_bob, "presence:alice")] {
+        let ended = |push: &Push| matches!(push, Push::Unsubscribed(of, 2000) if of == room).then_some(());
+        find(pushes, ended).await;
+    }
+    let code = async |client: &Client| match client.subscribe("presence:alice", None).await {
+        Err(ClientError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((code(&bob).await, code(&carol).await), (FORBIDDEN, 105), "carol follows on");
+}
+
+#[tokio::test]
+async fn a_token_lets_nobody_speak_where_it_is_told_who_is_online() {
+    let site = Site::new();
+    let node = site.start("one").await;
+    let all = token_with("eve", &json!({ "conversations": ["*"] }));
+    assert_eq!(node.send(&all, "orders", "hello").await.status, 200);
+    assert_eq!(node.send(&all, "presence:bob", "hello").await.problem(), (403, "forbidden".to_owned()));
+}

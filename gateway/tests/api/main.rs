@@ -11,3 +11,4 @@ mod node;
 mod removal;
 mod revocations;
 mod server;
+mod tokens;

@@ -63,7 +63,8 @@ use tokio_util::{
 
 const SECRET: &str = "only for tests: 0123456789abcdefghij";
 const TOKEN_SECONDS: u64 = 3_600;
-const REVOCATION_LIFE: Duration = Duration::from_hours(1);
+/// How long a revocation is in force here.
+pub const REVOCATION_LIFE: Duration = Duration::from_hours(1);
 /// Far above what anything here takes; only a failure waits for it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The page that may use the API beside those of its own host.
@@ -90,6 +91,7 @@ pub struct Site {
 
 /// One node.
 pub struct TestNode {
+    pub node: Arc<Node>,
     pub address: String,
     /// Whether it hears what other nodes announce.
     pub hears: Arc<AtomicBool>,
@@ -121,6 +123,16 @@ impl Site {
 
     /// Starts a node, without a persister: what is published stays in memory.
     pub async fn start(&self, name: &str) -> TestNode {
+        self.start_with(name, Arc::clone(&self.revocations), UNREAD_MAX).await
+    }
+
+    /// Starts one that reads revocations from there, and lets nobody in once it has not been able to for `unread_max`.
+    pub async fn start_with(
+        &self,
+        name: &str,
+        revocations: Arc<dyn Revocations>,
+        unread_max: Duration,
+    ) -> TestNode {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let metrics = Arc::new(Metrics::register());
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&self.memory)));
@@ -128,7 +140,7 @@ impl Site {
         let config = FeedConfig { shards: 2, linger, position_check };
         let feed = Feed::start(&config, &broker, &self.store, &metrics, &tracker, &stop);
         let id = NodeId::parse(name).unwrap();
-        let (tokens, revocable) = admission(&self.revocations, &metrics).await;
+        let (tokens, revocable) = admission(revocations, unread_max, &metrics).await;
         let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&broker), Arc::clone(&metrics)));
         let online = Arc::new(OnlineUsers::new(
             Arc::clone(&self.connections),
@@ -165,7 +177,8 @@ impl Site {
         });
         let (emulations, hears) = (Arc::new(Emulations::default()), Arc::new(AtomicBool::new(true)));
         let heartbeat = Arc::new(Heartbeat::new(metrics));
-        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &hears)));
+        let peers = Peers::new(node.id.clone(), Arc::clone(&node.broker));
+        broker.start(&id, feed.sink(inbound(&node, &heartbeat, &emulations, &peers, &hears)));
         let outboxes =
             OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), tracker.clone());
         watch(&node, &heartbeat, &tracker, &stop);
@@ -178,8 +191,8 @@ impl Site {
         };
         let routes = Routes {
             socketio: socketio(&lines),
-            peers: Peers::new(node.id.clone(), Arc::clone(&node.broker)),
             lines,
+            peers: Arc::clone(&peers),
             emulations,
             frames: FrameLimits::default(),
             origins: Arc::new(Origins::new(&[FRIEND.to_owned()]).unwrap()),
@@ -188,7 +201,8 @@ impl Site {
             mint: None,
         };
         let address = serve(routes, &tracker, &stop).await;
-        TestNode { address, hears, _stop: stop.drop_guard() }
+        peers.listen_at(address.parse().unwrap());
+        TestNode { node, address, hears, _stop: stop.drop_guard() }
     }
 }
 
@@ -229,13 +243,13 @@ fn watch(node: &Arc<Node>, heartbeat: &Arc<Heartbeat>, tracker: &TaskTracker, st
 
 /// Who is let in: whoever has a token of [`token`], as long as it is not revoked on this node.
 async fn admission(
-    revocations: &Arc<dyn Revocations>,
+    revocations: Arc<dyn Revocations>,
+    unread_max: Duration,
     metrics: &Arc<Metrics>,
 ) -> (Arc<TokenVerifier>, Arc<Revocable>) {
     let key = Key::new("HS256", None, SECRET).unwrap();
     let tokens = TokenVerifier::new(TokenRules::default()).with_keys(None, vec![key]);
-    let (port, metrics) = (Arc::clone(revocations), Arc::clone(metrics));
-    let revocable = Revocable::new(port, REVOCATION_LIFE, UNREAD_MAX, metrics);
+    let revocable = Revocable::new(revocations, REVOCATION_LIFE, unread_max, Arc::clone(metrics));
     revocable.read_all().await.unwrap();
     (Arc::new(tokens), Arc::new(revocable))
 }
@@ -244,10 +258,11 @@ fn inbound(
     node: &Arc<Node>,
     heartbeat: &Arc<Heartbeat>,
     emulations: &Arc<Emulations>,
+    peers: &Arc<Peers>,
     hears: &Arc<AtomicBool>,
 ) -> impl Fn(Inbound) + Send + Sync + 'static {
     let (node, emulations, hears) = (Arc::clone(node), Arc::clone(emulations), Arc::clone(hears));
-    let heartbeat = Arc::clone(heartbeat);
+    let (heartbeat, peers) = (Arc::clone(heartbeat), Arc::clone(peers));
     move |inbound| {
         let Inbound::Announcement(bytes) = inbound else { return };
         match Announcement::decode(&bytes).unwrap() {
@@ -255,10 +270,13 @@ fn inbound(
                 let node = Arc::clone(&node);
                 tokio::spawn(async move { action::members_changed(&node, &change).await });
             }
-            Announcement::MembersChanged(_)
-            | Announcement::TakenUp { .. }
-            | Announcement::WhereAreYou { .. }
-            | Announcement::Here { .. } => {}
+            Announcement::MembersChanged(_) => {}
+            Announcement::WhereAreYou { asked_by } => {
+                let peers = Arc::clone(&peers);
+                tokio::spawn(async move { peers.asked(asked_by).await });
+            }
+            Announcement::Here { node, address } => peers.here(node, address),
+            Announcement::TakenUp { .. } => {}
             Announcement::SendAway(away) => action::send_away(&node, &heartbeat, &away),
             Announcement::Emulation { session, data } => {
                 emulations.hand_over(&session, data.into());
@@ -315,6 +333,11 @@ impl Answer {
 }
 
 impl TestNode {
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Sends a request; `bearer` may be empty.
     pub async fn ask(&self, method: &str, path: &str, bearer: &str, body: Option<Value>) -> Answer {
         self.ask_with(method, path, bearer, &[], body).await
@@ -370,7 +393,7 @@ impl TestNode {
 
     /// A WebSocket client.
     pub async fn connect(&self, user: &str) -> (Client, Pushes) {
-        Client::connect(&format!("http://{}", self.address), &token(user)).await.unwrap()
+        Client::connect(&self.url(), &token(user)).await.unwrap()
     }
 
     /// Makes a group of alice's, and returns its id.

@@ -319,7 +319,7 @@ async function breaks(mode) {
       assert.equal(isRecovered, true, `round ${round}`);
       assert.equal(two.id, sid, 'the same session');
       await send(one, conversation, { round, live: true });
-      await has(two, conversation, 1 + 6 * round);
+      await Promise.all([one, two].map((side) => has(side, conversation, 1 + 6 * round)));
       assertSame(one, two, conversation);
     }
     await send(two, conversation, 'and back');

@@ -16,6 +16,11 @@ pub const KIND_BYTES_MAX: usize = 32;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
 pub struct Seq(pub u64);
 
+impl Seq {
+    /// The largest number that a store can hold; no message has it.
+    pub const MAX: Self = Self(i64::MAX.unsigned_abs());
+}
+
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

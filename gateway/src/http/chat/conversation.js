@@ -21,7 +21,8 @@ export class Conversation {
   #isOver = false;
   #typingUntil = 0;
   #readUpto = 0;
-  #reading = null;
+  #toldRead = 0;
+  #isReading = false;
 
   constructor(session, id, listener) {
     this.id = id;
@@ -48,22 +49,10 @@ export class Conversation {
     return (await this.#session.rpc('history', page)).messages;
   }
 
-  /** Everything up to `seq` was seen. One request at a time; the latest wins. */
-  async read(seq) {
-    if (seq <= this.#readUpto || !this.#isJoined) return;
-    this.#readUpto = seq;
-    if (this.#reading) return;
-    this.#reading = true;
-    for (let told = 0; told < this.#readUpto; ) {
-      told = this.#readUpto;
-      try {
-        await this.#session.rpc('mark_read', { conversation: this.id, seq: told });
-      } catch {
-        // Told again with the next message, or when this conversation is opened again.
-        break;
-      }
-    }
-    this.#reading = null;
+  /** Everything up to `seq` was seen. */
+  read(seq) {
+    this.#readUpto = Math.max(this.#readUpto, seq);
+    this.#tellRead();
   }
 
   typing(isTyping) {
@@ -78,6 +67,23 @@ export class Conversation {
     this.#isOver = true;
     this.#isJoined = false;
     await this.#session.call({ unsubscribe: { channel: this.id } }).catch(() => {});
+  }
+
+  /** One request at a time; the latest wins. */
+  async #tellRead() {
+    if (this.#isReading) return;
+    this.#isReading = true;
+    try {
+      while (this.#isJoined && this.#toldRead < this.#readUpto) {
+        const seq = this.#readUpto;
+        await this.#do('mark_read', { seq });
+        this.#toldRead = seq;
+      }
+    } catch {
+      // Told with the next message, or after the next join.
+    } finally {
+      this.#isReading = false;
+    }
   }
 
   #do(method, data) {
@@ -108,6 +114,7 @@ export class Conversation {
     this.#isCatchingUp = false;
     this.#isJoined = true;
     await this.#receipts();
+    this.#tellRead();
     this.#flush();
   }
 

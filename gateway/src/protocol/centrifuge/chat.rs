@@ -9,8 +9,11 @@ use shared::domain::{
     NewConversation, Refusal, Role, SendChange, Seq, UserId,
 };
 
-use super::decode::{conversation, message_body, no_id, operand};
-use crate::view::{ConversationView, MemberView, MessageView, ReceiptView, message_views};
+use super::decode::{conversation, no_id, operand};
+use crate::{
+    protocol::message_body,
+    view::{ConversationView, MemberView, MessageView, ReceiptView, message_views},
+};
 
 /// Conversations that `conversations` lists when it names no limit.
 const CONVERSATIONS_DEFAULT: u32 = 50;

@@ -2,15 +2,16 @@
 
 use std::{borrow::Cow, num::NonZeroU32};
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 use shared::domain::{
-    BODY_BYTES_MAX, Body, ClientMessageId, Command, Connect, ConversationId, Direction, Disconnect,
-    HistoryQuery, IdError, MessageKind, Position, Refusal, Send, SendSignal, Seq, SignalName, Subscribe,
-    Token, UserId,
+    Body, ClientMessageId, Command, Connect, ConversationId, Direction, Disconnect, HistoryQuery, IdError,
+    MessageKind, Position, Refusal, Send, SendSignal, Seq, SignalName, Subscribe, Token, UserId,
 };
 
-use crate::limits::{self, Limit};
+use crate::{
+    limits::{self, Limit},
+    protocol::message_body,
+};
 
 use super::{
     chat,
@@ -21,8 +22,6 @@ use super::{
 
 /// Most commands in one frame.
 pub const COMMANDS_PER_FRAME_MAX: usize = 256;
-/// Deepest nesting of arrays and objects in a message body.
-pub const JSON_DEPTH_MAX: usize = 32;
 /// Longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Most server-side subscriptions that one `connect` can resume.
@@ -241,43 +240,6 @@ fn body(data: Option<&RawValue>) -> Result<Body, Refusal> {
     message_body(data.ok_or(Refusal::Invalid)?)
 }
 
-/// The body of a message, if it is neither too large nor nested too deep.
-///
-/// # Errors
-/// [`Refusal::TooLarge`] or [`Refusal::Invalid`].
-pub fn message_body(json: &RawValue) -> Result<Body, Refusal> {
-    let json = json.get().as_bytes();
-    if json.len() > BODY_BYTES_MAX {
-        limits::refused(Limit::BodyBytes);
-        return Err(Refusal::TooLarge);
-    }
-    if json_depth(json) > JSON_DEPTH_MAX {
-        limits::refused(Limit::JsonDepth);
-        return Err(Refusal::Invalid);
-    }
-    Ok(Body::from_json(Bytes::copy_from_slice(json)))
-}
-
-/// How deep arrays and objects are nested in a valid JSON text.
-fn json_depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut is_string, mut is_escaped) = (false, false);
-    for byte in json {
-        match (is_string, byte) {
-            (true, _) if is_escaped => is_escaped = false,
-            (true, b'\\') => is_escaped = true,
-            (_, b'"') => is_string = !is_string,
-            (false, b'[' | b'{') => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 fn history_query(
     channel: &str,
     since: Option<Position>,
@@ -298,7 +260,10 @@ fn history_query(
 
 #[cfg(test)]
 mod tests {
+    use shared::domain::BODY_BYTES_MAX;
+
     use super::*;
+    use crate::protocol::BODY_DEPTH_MAX;
 
     fn one(line: &str) -> Command {
         let mut commands = decode(line.as_bytes()).unwrap();
@@ -379,8 +344,8 @@ mod tests {
         assert_eq!(publish(&text(BODY_BYTES_MAX + 1)), Command::Unsupported(Refusal::TooLarge));
 
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert_eq!(body_of(&publish(&nested(JSON_DEPTH_MAX))).len(), 2 * JSON_DEPTH_MAX);
-        assert_eq!(publish(&nested(JSON_DEPTH_MAX + 1)), Command::Unsupported(Refusal::Invalid));
+        assert_eq!(body_of(&publish(&nested(BODY_DEPTH_MAX))).len(), 2 * BODY_DEPTH_MAX);
+        assert_eq!(publish(&nested(BODY_DEPTH_MAX + 1)), Command::Unsupported(Refusal::Invalid));
         assert_eq!(publish(&nested(10_000)), Command::Unsupported(Refusal::Invalid));
         let wide = format!("[{}[]]", "[],".repeat(1_000));
         assert_eq!(body_of(&publish(&wide)), wide.as_bytes());

@@ -14,10 +14,7 @@ mod packet;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{
-    COMMANDS_PER_FRAME_MAX, HISTORY_MESSAGES_MAX, JSON_DEPTH_MAX, RESUME_MAX, TOKEN_BYTES_MAX, decode,
-    message_body,
-};
+pub use decode::{COMMANDS_PER_FRAME_MAX, HISTORY_MESSAGES_MAX, RESUME_MAX, TOKEN_BYTES_MAX, decode};
 pub use dialects::{FRAME_BYTES_MAX, HTTP_STREAM, SSE, SSE_OPENING, WEBSOCKET};
 pub use encode::{
     PING_SECONDS, StreamSession, Unsubscribe, disconnect_push, error_code, push, reply, stored_push,

@@ -1,7 +1,4 @@
 //! What a token lets its bearer do, for how long, and what takes it back: on whole gateways, over WebSocket and HTTP.
-#![expect(clippy::unwrap_used, reason = "a failure is what a test is for")]
-
-mod support_gateway;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,15 +14,14 @@ use loadtest::{
 };
 use serde_json::{Value, json};
 use shared::{
-    auth::{Key, TokenRules, TokenVerifier},
     broker::redis::RedisConfig,
     clock::now_ms,
     domain::{ConversationId, Refusal, UserId},
-    revocations::{Revocations, memory::MemoryRevocations, redis::RedisRevocations},
+    revocations::{Revocations, redis::RedisRevocations},
 };
-use support_gateway::{DEADLINE, Gateway, LIFE, Shared};
 
-const SECRET: &str = "only for tests: 0123456789abcdefghij";
+use crate::node::{PATIENCE, REVOCATION_LIFE, Site, TestNode, token_of};
+
 const INVALID_TOKEN: u16 = 3500;
 const REVOKED: u16 = 3503;
 /// The protocol's codes of refusals.
@@ -37,30 +33,15 @@ fn now() -> u64 {
     now_ms() / 1_000
 }
 
-fn token(claims: &Value) -> String {
-    jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
-}
-
 /// A token of the user that was made ten seconds ago.
-fn token_of(user: &str, extra: &Value) -> String {
+fn token_for(user: &str, extra: &Value) -> String {
     let mut claims = json!({ "sub": user, "exp": now() + 600, "iat": now() - 10 });
     claims.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    token(&claims)
+    token_of(&claims)
 }
 
-async fn gateway_with(
-    name: &str,
-    shared: &Shared,
-    revocations: Arc<dyn Revocations>,
-    unread_max: Duration,
-) -> Gateway {
-    let key = Key::new("HS256", None, SECRET).unwrap();
-    let tokens = TokenVerifier::new(TokenRules::default()).with_keys(None, vec![key]);
-    Gateway::start(name, shared, tokens, revocations, unread_max).await
-}
-
-async fn gateway() -> Gateway {
-    gateway_with("alone", &Shared::new(), Arc::new(MemoryRevocations::new(LIFE)), UNREAD_MAX).await
+async fn gateway() -> TestNode {
+    Site::new().start("alone").await
 }
 
 /// The code that the server ends the connection with.
@@ -72,7 +53,7 @@ async fn end_of(pushes: &mut Pushes) -> u16 {
             }
         }
     };
-    tokio::time::timeout(DEADLINE, end).await.expect("the connection goes on")
+    tokio::time::timeout(PATIENCE, end).await.expect("the connection goes on")
 }
 
 async fn eventually(mut look: impl AsyncFnMut() -> bool) {
@@ -81,7 +62,7 @@ async fn eventually(mut look: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, looking).await.expect("it never came out as wanted");
+    tokio::time::timeout(PATIENCE, looking).await.expect("it never came out as wanted");
 }
 
 fn code_of<T>(answer: Result<T, ClientError>) -> u32 {
@@ -92,8 +73,8 @@ fn code_of<T>(answer: Result<T, ClientError>) -> u32 {
 }
 
 /// The status of an HTTP request.
-async fn status(gateway: &Gateway, token: &str, conversation: &str) -> u16 {
-    let url = format!("{}/v1/conversations/{conversation}/messages", gateway.url);
+async fn status(gateway: &TestNode, token: &str, conversation: &str) -> u16 {
+    let url = format!("{}/v1/conversations/{conversation}/messages", gateway.url());
     match http::get::<Value>(&url, Some(token)).await {
         Ok(_) => 200,
         Err(HttpError::Status { status, .. }) => status.as_u16(),
@@ -108,10 +89,10 @@ fn user(name: &str) -> UserId {
 #[tokio::test]
 async fn a_token_lets_its_bearer_into_the_conversations_that_it_names() {
     let gateway = gateway().await;
-    let granted = token_of("alice", &json!({ "conversations": ["orders.*", "conv_bob_carol"] }));
+    let granted = token_for("alice", &json!({ "conversations": ["orders.*", "conv_bob_carol"] }));
     let mut heard = 0;
-    let (alice, mut pushes) = Client::connect(&gateway.url, &granted).await.unwrap();
-    let (bob, _others) = Client::connect(&gateway.url, &token_of("bob", &json!({}))).await.unwrap();
+    let (alice, mut pushes) = Client::connect(&gateway.url(), &granted).await.unwrap();
+    let (bob, _others) = Client::connect(&gateway.url(), &token_for("bob", &json!({}))).await.unwrap();
     for conversation in ["orders.7", "conv_bob_carol", "conv_alice_zoe"] {
         alice.subscribe(conversation, None).await.unwrap();
         alice.send(conversation, "id", "1", false).await.unwrap();
@@ -126,7 +107,7 @@ async fn a_token_lets_its_bearer_into_the_conversations_that_it_names() {
     assert_eq!(code_of(bob.subscribe("orders.7", None).await), FORBIDDEN);
     // Who is in by its token stays in, although no list of members has it.
     let orders = ConversationId::parse("orders.7").unwrap();
-    action::members_changed(&gateway.node, &MembersChanged { conversation: orders, version: 1 }).await;
+    action::members_changed(&gateway.node, &MembersChanged::new(orders, 1)).await;
     alice.send("orders.7", "after", "2", false).await.unwrap();
     let hears = async {
         loop {
@@ -142,19 +123,19 @@ async fn a_token_lets_its_bearer_into_the_conversations_that_it_names() {
             }
         }
     };
-    tokio::time::timeout(DEADLINE, hears).await.unwrap();
+    tokio::time::timeout(PATIENCE, hears).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_token_is_renewed_for_the_same_user_alone() {
     let gateway = gateway().await;
-    let first = token_of("alice", &json!({ "conversations": ["lunch", "orders.*"] }));
-    let (alice, mut pushes) = Client::connect(&gateway.url, &first).await.unwrap();
+    let first = token_for("alice", &json!({ "conversations": ["lunch", "orders.*"] }));
+    let (alice, mut pushes) = Client::connect(&gateway.url(), &first).await.unwrap();
     for conversation in ["lunch", "orders.7", "conv_alice_bob"] {
         alice.subscribe(conversation, None).await.unwrap();
     }
     assert!(
-        alice.refresh(&token_of("alice", &json!({ "conversations": ["orders.*"] }))).await.unwrap() > 500
+        alice.refresh(&token_for("alice", &json!({ "conversations": ["orders.*"] }))).await.unwrap() > 500
     );
     // What the new token does not allow any more ends; the rest goes on.
     let ended = async {
@@ -166,19 +147,19 @@ async fn a_token_is_renewed_for_the_same_user_alone() {
             }
         }
     };
-    assert_eq!(tokio::time::timeout(DEADLINE, ended).await.unwrap(), "lunch");
+    assert_eq!(tokio::time::timeout(PATIENCE, ended).await.unwrap(), "lunch");
     assert_eq!(code_of(alice.subscribe("lunch", None).await), FORBIDDEN);
     alice.send("orders.7", "id", "1", false).await.unwrap();
     alice.send("conv_alice_bob", "id", "1", false).await.unwrap();
-    alice.refresh(&token_of("bob", &json!({}))).await.unwrap_err();
+    alice.refresh(&token_for("bob", &json!({}))).await.unwrap_err();
     assert_eq!(end_of(&mut pushes).await, INVALID_TOKEN);
 }
 
 #[tokio::test]
 async fn tokens_that_are_no_good_are_refused_by_name() {
     let gateway = gateway().await;
-    let old = token(&json!({ "sub": "alice", "exp": now() - 60 }));
-    assert_eq!(code_of(Client::connect(&gateway.url, &old).await), TOKEN_EXPIRED);
+    let old = token_of(&json!({ "sub": "alice", "exp": now() - 60 }));
+    assert_eq!(code_of(Client::connect(&gateway.url(), &old).await), TOKEN_EXPIRED);
     assert_eq!(status(&gateway, &old, "conv_alice_bob").await, 401);
     let forged = jsonwebtoken::encode(
         &Header::default(),
@@ -186,22 +167,22 @@ async fn tokens_that_are_no_good_are_refused_by_name() {
         &EncodingKey::from_secret(b"another"),
     );
     let forged = forged.unwrap();
-    assert!(matches!(Client::connect(&gateway.url, &forged).await, Err(ClientError::Closed)));
+    assert!(matches!(Client::connect(&gateway.url(), &forged).await, Err(ClientError::Closed)));
     assert_eq!(status(&gateway, &forged, "conv_alice_bob").await, 401);
 }
 
 /// Revocations hold on the node where they were made and on the other one, for those who are there and those who come.
-async fn revoked_everywhere(a: Gateway, b: Gateway) {
-    let named = token_of("alice", &json!({ "jti": "t-1" }));
-    let other = token_of("alice", &json!({ "jti": "t-2" }));
-    let (_named_on_a, mut named_on_a) = Client::connect(&a.url, &named).await.unwrap();
-    let (_named_on_b, mut named_on_b) = Client::connect(&b.url, &named).await.unwrap();
-    let (other_on_b, mut pushes_of_other) = Client::connect(&b.url, &other).await.unwrap();
-    let (bob, _pushes_of_bob) = Client::connect(&b.url, &token_of("bob", &json!({}))).await.unwrap();
+async fn revoked_everywhere(a: TestNode, b: TestNode) {
+    let named = token_for("alice", &json!({ "jti": "t-1" }));
+    let other = token_for("alice", &json!({ "jti": "t-2" }));
+    let (_named_on_a, mut named_on_a) = Client::connect(&a.url(), &named).await.unwrap();
+    let (_named_on_b, mut named_on_b) = Client::connect(&b.url(), &named).await.unwrap();
+    let (other_on_b, mut pushes_of_other) = Client::connect(&b.url(), &other).await.unwrap();
+    let (bob, _pushes_of_bob) = Client::connect(&b.url(), &token_for("bob", &json!({}))).await.unwrap();
     action::revoke(&a.node, Revoke::Token("t-1".to_owned())).await.unwrap();
     assert_eq!((end_of(&mut named_on_a).await, end_of(&mut named_on_b).await), (REVOKED, REVOKED));
     for gateway in [&a, &b] {
-        assert!(matches!(Client::connect(&gateway.url, &named).await, Err(ClientError::Closed)));
+        assert!(matches!(Client::connect(&gateway.url(), &named).await, Err(ClientError::Closed)));
         assert_eq!(action::authenticate(&gateway.node, &named).await, Err(Denial::Revoked));
         assert_eq!(status(gateway, &named, "conv_alice_bob").await, 401);
         assert_eq!(status(gateway, &other, "conv_alice_bob").await, 200);
@@ -210,13 +191,13 @@ async fn revoked_everywhere(a: Gateway, b: Gateway) {
 
     action::revoke(&a.node, Revoke::User(user("alice"), Some(now() - 5))).await.unwrap();
     assert_eq!(end_of(&mut pushes_of_other).await, REVOKED);
-    let newer = token_of("alice", &json!({ "iat": now() - 5 }));
-    let undated = token(&json!({ "sub": "alice", "exp": now() + 600 }));
-    let (_newer, mut pushes_of_newer) = Client::connect(&b.url, &newer).await.unwrap();
+    let newer = token_for("alice", &json!({ "iat": now() - 5 }));
+    let undated = token_of(&json!({ "sub": "alice", "exp": now() + 600 }));
+    let (_newer, mut pushes_of_newer) = Client::connect(&b.url(), &newer).await.unwrap();
     assert_eq!(action::authenticate(&b.node, &undated).await, Err(Denial::Revoked));
     action::revoke(&b.node, Revoke::User(user("alice"), None)).await.unwrap();
     assert_eq!(end_of(&mut pushes_of_newer).await, REVOKED);
-    let this_second = token_of("alice", &json!({ "iat": now() - 1 }));
+    let this_second = token_for("alice", &json!({ "iat": now() - 1 }));
     eventually(async || action::authenticate(&a.node, &this_second).await == Err(Denial::Revoked)).await;
 
     bob.send("conv_alice_bob", "untouched", "1", false).await.unwrap();
@@ -227,9 +208,8 @@ async fn revoked_everywhere(a: Gateway, b: Gateway) {
 
 #[tokio::test]
 async fn what_is_revoked_is_revoked_on_both_nodes_of_one_process() {
-    let (shared, port) = (Shared::new(), Arc::new(MemoryRevocations::new(LIFE)));
-    let a = gateway_with("a", &shared, port.clone(), UNREAD_MAX).await;
-    let b = gateway_with("b", &shared, port, UNREAD_MAX).await;
+    let site = Site::new();
+    let (a, b) = (site.start("a").await, site.start("b").await);
     revoked_everywhere(a, b).await;
 }
 
@@ -238,32 +218,32 @@ async fn redis() -> RedisServer {
 }
 
 fn over(url: String) -> Arc<dyn Revocations> {
-    Arc::new(RedisRevocations::new(&RedisConfig::new(url), LIFE).unwrap())
+    Arc::new(RedisRevocations::new(&RedisConfig::new(url), REVOCATION_LIFE).unwrap())
 }
 
 #[tokio::test]
 async fn what_is_revoked_is_revoked_on_both_nodes_over_redis() {
-    let (shared, redis) = (Shared::new(), redis().await);
-    let a = gateway_with("a", &shared, over(redis.url()), UNREAD_MAX).await;
-    let b = gateway_with("b", &shared, over(redis.url()), UNREAD_MAX).await;
+    let (site, redis) = (Site::new(), redis().await);
+    let a = site.start_with("a", over(redis.url()), UNREAD_MAX).await;
+    let b = site.start_with("b", over(redis.url()), UNREAD_MAX).await;
     revoked_everywhere(a, b).await;
 }
 
 #[tokio::test]
 async fn a_node_that_was_cut_off_lets_nobody_in_and_then_makes_up_for_it() {
-    let (shared, redis) = (Shared::new(), redis().await);
+    let (site, redis) = (Site::new(), redis().await);
     let proxy = TcpProxy::start(redis.address()).await.unwrap();
     let unread_max = Duration::from_secs(4);
-    let a = gateway_with("a", &shared, over(redis.url()), unread_max).await;
-    let b = gateway_with("b", &shared, over(format!("redis://{}/", proxy.addr())), unread_max).await;
-    let (alice, bob) = (token_of("alice", &json!({ "jti": "t-1" })), token_of("bob", &json!({})));
-    let (alice_on_b, mut pushes_of_alice) = Client::connect(&b.url, &alice).await.unwrap();
-    let (bob_on_b, _pushes_of_bob) = Client::connect(&b.url, &bob).await.unwrap();
+    let a = site.start_with("a", over(redis.url()), unread_max).await;
+    let b = site.start_with("b", over(format!("redis://{}/", proxy.addr())), unread_max).await;
+    let (alice, bob) = (token_for("alice", &json!({ "jti": "t-1" })), token_for("bob", &json!({})));
+    let (alice_on_b, mut pushes_of_alice) = Client::connect(&b.url(), &alice).await.unwrap();
+    let (bob_on_b, _pushes_of_bob) = Client::connect(&b.url(), &bob).await.unwrap();
     // Silent, not closed: nothing tells the node that it hears nothing.
     proxy.stall_all();
     action::revoke(&a.node, Revoke::Token("t-1".to_owned())).await.unwrap();
     eventually(async || action::authenticate(&b.node, &bob).await == Err(Denial::Unavailable)).await;
-    assert_eq!(code_of(Client::connect(&b.url, &bob).await), UNAVAILABLE);
+    assert_eq!(code_of(Client::connect(&b.url(), &bob).await), UNAVAILABLE);
     assert_eq!(status(&b, &bob, "conv_alice_bob").await, 503);
     // Whoever is in stays in, and whoever is refused is refused on one node alone.
     alice_on_b.send("conv_alice_bob", "unaware", "1", false).await.unwrap();
@@ -286,10 +266,10 @@ async fn what_redis_has_lost_without_a_break_is_put_back_too() {
 }
 
 async fn put_back_after(restart: bool) {
-    let (shared, mut redis) = (Shared::new(), redis().await);
-    let a = gateway_with("a", &shared, over(redis.url()), UNREAD_MAX).await;
-    let alice = token_of("alice", &json!({ "jti": "t-1" }));
-    let bob = token_of("bob", &json!({}));
+    let (site, mut redis) = (Site::new(), redis().await);
+    let a = site.start_with("a", over(redis.url()), UNREAD_MAX).await;
+    let alice = token_for("alice", &json!({ "jti": "t-1" }));
+    let bob = token_for("bob", &json!({}));
     action::revoke(&a.node, Revoke::Token("t-1".to_owned())).await.unwrap();
     action::revoke(&a.node, Revoke::User(user("bob"), None)).await.unwrap();
     eventually(async || action::authenticate(&a.node, &bob).await == Err(Denial::Revoked)).await;
@@ -299,7 +279,7 @@ async fn put_back_after(restart: bool) {
     if restart {
         redis.restart().await.unwrap();
     }
-    let b = gateway_with("b", &shared, over(redis.url()), UNREAD_MAX).await;
+    let b = site.start_with("b", over(redis.url()), UNREAD_MAX).await;
     for revoked in [&alice, &bob] {
         eventually(async || action::authenticate(&b.node, revoked).await == Err(Denial::Revoked)).await;
     }
