@@ -39,7 +39,7 @@ impl EngineIoEcho {
 
 #[async_trait]
 impl Application for EngineIoEcho {
-    async fn message(&mut self, message: Message) -> Result<(), Disconnect> {
+    async fn message(&mut self, message: Message, _is_early: bool) -> Result<(), Disconnect> {
         let frame = match message {
             Message::Text(text) => encode::text(&[b"4", &text[..]].concat()),
             Message::Binary(bytes) => encode::binary(&bytes),

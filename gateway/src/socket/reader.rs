@@ -120,6 +120,20 @@ impl Reader {
         let _ = timeout(Duration::from_secs(LINGER_SECONDS_MAX), drained).await;
     }
 
+    /// Whether the client has sent more already, as far as the system knows at this moment. Takes in what there is.
+    pub fn has_more(&mut self) -> bool {
+        if self.ended {
+            return false;
+        }
+        if self.pending.is_empty() {
+            self.pending.reserve(READ_BYTES_MIN);
+            if !matches!(self.stream.try_read_buf(&mut self.pending), Ok(1..)) {
+                self.pending = BytesMut::new();
+            }
+        }
+        !self.pending.is_empty()
+    }
+
     async fn message(&mut self) -> Result<Incoming, FrameError> {
         while !self.ended && self.fill().await? {
             let Some(frame) = self.frame().await? else { break };

@@ -44,11 +44,12 @@ pub enum Message {
 /// What stands behind a connection. Dropped when it ends.
 #[async_trait]
 pub trait Application: Send {
-    /// Does what a message asks, one after the other.
+    /// Does what a message asks, one after the other. One `is_early` that was sent before the client could know what became
+    /// of the one before it.
     ///
     /// # Errors
     /// The reason for which the connection is to end.
-    async fn message(&mut self, message: Message) -> Result<(), Disconnect>;
+    async fn message(&mut self, message: Message, is_early: bool) -> Result<(), Disconnect>;
 
     /// Whether the client has said who it is.
     fn is_settled(&self) -> bool;

@@ -165,12 +165,12 @@ impl Posting {
     /// # Errors
     /// When it breaks the protocol; the connection has ended.
     pub async fn bring(self, body: &Bytes) -> Result<(), EngineError> {
-        let mut is_violation = false;
+        let (mut is_violation, mut is_early) = (false, false);
         for packet in packets_of(body) {
-            let heard =
-                packet.map_or(Heard::Violation, |packet| self.socket.hear(packet, &self.engine.config));
-            match heard {
-                Heard::Message | Heard::Nothing => {}
+            let hear = |packet| self.socket.hear(packet, is_early, &self.engine.config);
+            match packet.map_or(Heard::Violation, hear) {
+                Heard::Message => is_early = true,
+                Heard::Nothing => {}
                 Heard::Close => {
                     self.close();
                     break;

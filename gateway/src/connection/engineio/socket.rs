@@ -59,7 +59,8 @@ enum Beat {
 
 /// What is to be done, and who does it.
 struct Desk {
-    waiting: VecDeque<Message>,
+    /// Each with whether it is early.
+    waiting: VecDeque<(Message, bool)>,
     /// `None` while somebody is at work, and after the end.
     application: Option<Box<dyn Application>>,
     is_closed: bool,
@@ -181,10 +182,10 @@ impl Socket {
     }
 
     /// Takes a packet of an open connection.
-    pub(super) fn hear(&self, packet: Packet, config: &EngineConfig) -> Heard {
+    pub(super) fn hear(&self, packet: Packet, is_early: bool, config: &EngineConfig) -> Heard {
         match packet {
-            Packet::Text(text) => self.lay_down(Message::Text(text)),
-            Packet::Binary(bytes) => self.lay_down(Message::Binary(bytes)),
+            Packet::Text(text) => self.lay_down(Message::Text(text), is_early),
+            Packet::Binary(bytes) => self.lay_down(Message::Binary(bytes), is_early),
             Packet::Pong => {
                 let mut state = self.state.lock();
                 if let Beat::Awaited(_) = state.beat {
@@ -198,8 +199,8 @@ impl Socket {
         }
     }
 
-    fn lay_down(&self, message: Message) -> Heard {
-        self.desk.lock().waiting.push_back(message);
+    fn lay_down(&self, message: Message, is_early: bool) -> Heard {
+        self.desk.lock().waiting.push_back((message, is_early));
         Heard::Message
     }
 
@@ -209,8 +210,8 @@ impl Socket {
     /// The reason for which the connection is to end.
     pub(super) async fn work(&self) -> Result<(), Disconnect> {
         loop {
-            let Some((mut application, message)) = self.desk.lock().take() else { return Ok(()) };
-            let done = application.message(message).await;
+            let Some((mut application, (message, is_early))) = self.desk.lock().take() else { return Ok(()) };
+            let done = application.message(message, is_early).await;
             if application.is_settled() {
                 self.state.lock().settle_by = None;
             }
@@ -255,7 +256,7 @@ impl State {
 }
 
 impl Desk {
-    fn take(&mut self) -> Option<(Box<dyn Application>, Message)> {
+    fn take(&mut self) -> Option<(Box<dyn Application>, (Message, bool))> {
         if self.application.is_none() || self.waiting.is_empty() {
             return None;
         }

@@ -62,27 +62,34 @@ impl Engine {
     }
 
     async fn listen(self: &Arc<Self>, socket: &Arc<Socket>, mut reader: Reader) {
-        let outbox = &socket.outbox;
+        let (outbox, mut is_early) = (&socket.outbox, false);
         while !outbox.is_closed() {
             // Whichever other branch wins ends the connection, so the read that it drops is not missed.
             let incoming = tokio::select! {
                 incoming = reader.next() => incoming,
                 _ = outbox.closed() => break,
             };
-            self.heed(socket, incoming).await;
+            self.heed(socket, incoming, is_early).await;
+            is_early = reader.has_more();
         }
         self.forget(socket);
         socket.end();
         reader.linger().await;
     }
 
-    async fn heed(self: &Arc<Self>, socket: &Arc<Socket>, incoming: Result<Incoming, FrameError>) {
+    async fn heed(
+        self: &Arc<Self>,
+        socket: &Arc<Socket>,
+        incoming: Result<Incoming, FrameError>,
+        is_early: bool,
+    ) {
         let outbox = &socket.outbox;
         let heard = match incoming {
             Ok(Incoming::Text(frame)) => {
-                packet_of_frame(&frame).map_or(Heard::Violation, |packet| socket.hear(packet, &self.config))
+                let hear = |packet| socket.hear(packet, is_early, &self.config);
+                packet_of_frame(&frame).map_or(Heard::Violation, hear)
             }
-            Ok(Incoming::Binary(frame)) => socket.hear(Packet::Binary(frame), &self.config),
+            Ok(Incoming::Binary(frame)) => socket.hear(Packet::Binary(frame), is_early, &self.config),
             Ok(Incoming::Ping(payload)) => return outbox.send(encode::pong(&payload), Class::Ephemeral),
             Ok(Incoming::Pong) => return,
             Ok(Incoming::Close { code }) => {

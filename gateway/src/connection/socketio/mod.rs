@@ -62,10 +62,14 @@ impl<S: Server> SocketIo<S> {
         Self { server, decoder: Decoder::default(), peers: HashMap::new(), is_settled: false }
     }
 
-    async fn packet(&mut self, packet: Packet) -> Result<(), Disconnect> {
+    async fn packet(&mut self, packet: Packet, is_early: bool) -> Result<(), Disconnect> {
         let Packet { namespace, kind } = packet;
         if let Kind::Connect(auth) = kind {
-            if self.peers.contains_key(namespace.as_str()) || self.peers.len() == NAMESPACES_MAX {
+            if self.peers.contains_key(namespace.as_str()) {
+                // The stock client asks twice where an app calls `connect` before it is connected; one answer does.
+                return if is_early { Ok(()) } else { Err(Disconnect::BadRequest) };
+            }
+            if self.peers.len() == NAMESPACES_MAX {
                 return Err(Disconnect::BadRequest);
             }
             if let Some(peer) = self.server.connect(&namespace, auth.as_ref()).await {
@@ -90,13 +94,13 @@ impl<S: Server> SocketIo<S> {
 
 #[async_trait]
 impl<S: Server> Application for SocketIo<S> {
-    async fn message(&mut self, message: Message) -> Result<(), Disconnect> {
+    async fn message(&mut self, message: Message, is_early: bool) -> Result<(), Disconnect> {
         let packet = match message {
             Message::Text(text) => self.decoder.text(&text),
             Message::Binary(bytes) => self.decoder.binary(bytes),
         };
         match packet {
-            Ok(Some(packet)) => self.packet(packet).await,
+            Ok(Some(packet)) => self.packet(packet, is_early).await,
             Ok(None) => Ok(()),
             Err(violation) => {
                 tracing::debug!(%violation, "a client has broken the protocol");
