@@ -161,8 +161,8 @@ async function talk(browser) {
     await far.is('connected');
     await near.has('written in the dark');
     await far.has('written in the dark');
-    assert.equal(await far.page.getByText('written in the dark').count(), 1);
-    assert.equal(await near.page.getByText('written in the dark').count(), 1);
+    assert.equal(await far.page.locator('#log').getByText('written in the dark').count(), 1);
+    assert.equal(await near.page.locator('#log').getByText('written in the dark').count(), 1);
   });
 
   await step('earlier messages are loaded on demand', async () => {
@@ -172,7 +172,7 @@ async function talk(browser) {
     await far.open();
     await far.is('connected');
     await far.has(`many ${more - 1}`);
-    assert.equal(await far.page.getByText('Hello from node A').count(), 0);
+    assert.equal(await far.page.locator('#log').getByText('Hello from node A').count(), 0);
     await far.page.getByRole('button', { name: 'Load earlier messages' }).click();
     await far.has('Hello from node A');
     await until('there is nothing earlier', () => far.page.locator('#earlier').isHidden());
