@@ -21,7 +21,10 @@ async fn next(pushes: &mut Pushes) -> Push {
         match tokio::time::timeout(PATIENCE, pushes.next()).await.expect("nothing came").unwrap() {
             Push::Join(..) | Push::Leave(..) | Push::Stored(_) | Push::Event(..) => {}
             Push::Publication(_, publication)
-                if publication.tags.get("kind").is_some_and(|kind| kind == "conversation") => {}
+                if publication
+                    .tags
+                    .get("kind")
+                    .is_some_and(|kind| kind == "conversation" || kind == "members") => {}
             push => return push,
         }
     }

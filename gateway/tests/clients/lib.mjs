@@ -105,13 +105,14 @@ export async function connected(centrifuge) {
   return centrifuge;
 }
 
-/** Subscribes. What the subscription reports is in `.events`, its messages in `.publications`. */
+/** Subscribes. What the subscription reports is in `.events`, its messages in `.publications`, what is kept nowhere in `.ephemeral`. */
 export async function subscribe(centrifuge, channel, options = {}) {
   const subscription = centrifuge.newSubscription(channel, { minResubscribeDelay: 50, ...options });
   subscription.events = record(subscription, ['subscribed', 'unsubscribed', 'error', 'join', 'leave']);
   subscription.publications = [];
-  // What is kept nowhere, such as receipts, has no offset.
-  subscription.on('publication', (publication) => publication.offset && subscription.publications.push(publication));
+  subscription.ephemeral = [];
+  subscription.on('publication', (publication) =>
+    (publication.offset ? subscription.publications : subscription.ephemeral).push(publication));
   subscription.subscribe();
   await subscription.ready(STEP_MS_MAX);
   return subscription;

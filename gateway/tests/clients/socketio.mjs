@@ -469,7 +469,7 @@ async function otherProtocol() {
   await step('the one sees the other type', async () => {
     one.emit('typing', conversation);
     await until('bob sees it', () =>
-      far.publications.some(({ data, tags }) => tags?.event === 'typing' && data.user === alice && data.typing === true));
+      far.ephemeral.some(({ data, tags }) => tags?.event === 'typing' && data.user === alice && data.typing === true));
     await two.rpc('typing', { conversation });
     await until('alice sees it', () => one.all('user_typing').some(({ user_id, typing }) => user_id === bob && typing));
   });
@@ -483,7 +483,7 @@ async function otherProtocol() {
     const top = messages(one, conversation).at(-1).seq;
     assert.equal((await one.ask('mark_read', conversation)).seq, top);
     await until('bob sees it', () =>
-      far.publications.some(({ data, tags }) => tags?.event === 'receipt' && data.user === alice && data.read === top));
+      far.ephemeral.some(({ data, tags }) => tags?.event === 'receipt' && data.user === alice && data.read === top));
   });
   one.close();
   two.disconnect();
