@@ -103,6 +103,7 @@ fn reply(command: &Command) -> Reply {
             messages: vec![plain(&query.conversation)],
             epoch: query.since.as_ref().map(|since| since.epoch.clone()).unwrap_or_default(),
             top: query.since.as_ref().map(|since| since.seq).unwrap_or_default(),
+            states: Vec::new(),
         }),
         Command::Presence(_) => Reply::Presence(vec![client()]),
         Command::PresenceStats(_) => Reply::PresenceStats { clients: 1, users: 1 },
