@@ -10,9 +10,10 @@ use gateway::protocol::centrifuge::{
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use shared::domain::{
-    BODY_BYTES_MAX, Body, Catchup, ClientInfo, ClientMessageId, Command, Connect, Connected, ConnectionId,
-    ConversationId, Event, HistoryPage, Message, MessageId, MessageKind, Online, Position, Refusal, Reply, Send,
-    SendSignal, Sent, Seq, Signal, Stored, Subscribe, Subscribed, Typing, UserId,
+    BODY_BYTES_MAX, Body, Catchup, ChatReply, ClientInfo, ClientMessageId, Command, Connect, Connected,
+    ConnectionId, ConversationId, Event, HistoryPage, Message, MessageId, MessageKind, Online, Position,
+    Receipt, Refusal, Reply, Send, SendSignal, Sent, Seq, Signal, Stored, Subscribe, Subscribed, Typing,
+    UserId,
 };
 use uuid::Uuid;
 
@@ -113,6 +114,11 @@ fn reply(command: &Command) -> Reply {
             Reply::UserPresence(users.iter().map(online).collect())
         }
         Command::Connections => Reply::Connections(Vec::new()),
+        Command::Chat(_) => Reply::Chat(ChatReply::Receipts(vec![Receipt {
+            user: client().user,
+            read: Seq(u64::MAX),
+            delivered: Seq(u64::MAX),
+        }])),
         Command::Pong => Reply::Published,
         Command::Unsupported(refusal) => Reply::Refused(*refusal),
     }
@@ -158,7 +164,12 @@ fn shown_in_history(message: &Message) {
     ];
     for frame in asked {
         let (tag, _) = centrifuge::decode(frame).expect("a good command").remove(0);
-        let page = HistoryPage { messages: vec![message.clone()], states: Vec::new(), epoch: "e".to_owned(), top: message.seq };
+        let page = HistoryPage {
+            messages: vec![message.clone()],
+            states: Vec::new(),
+            epoch: "e".to_owned(),
+            top: message.seq,
+        };
         assert!(check_reply(tag, &Reply::History(page)));
     }
 }
