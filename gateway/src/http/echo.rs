@@ -31,6 +31,7 @@ const SUITE: EngineConfig = EngineConfig {
     ping_interval: Duration::from_millis(300),
     ping_timeout: Duration::from_millis(200),
     payload_bytes_max: 1_000_000,
+    body_time_max: Duration::from_secs(30),
     connect_time_max: Duration::from_secs(1),
     farewell,
 };

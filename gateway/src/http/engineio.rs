@@ -9,8 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use super::problem::Problem;
 use crate::{
     connection::engineio::{Engine, Make},
+    limits::{self, Limit},
     protocol::engineio::{EngineError, Query, Transport},
     socket,
 };
@@ -117,8 +119,14 @@ async fn poll(engine: &Arc<Engine>, sid: &str, request: Request) -> Result<Respo
     if is_binary {
         return Err(EngineError::BadRequest.into());
     }
-    let Ok(body) = axum::body::to_bytes(request.into_body(), engine.config().payload_bytes_max).await else {
-        return Ok(StatusCode::PAYLOAD_TOO_LARGE.into_response());
+    let body = axum::body::to_bytes(request.into_body(), engine.config().payload_bytes_max);
+    let body = match tokio::time::timeout(engine.config().body_time_max, body).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            limits::refused(Limit::RequestBytes);
+            return Ok(StatusCode::PAYLOAD_TOO_LARGE.into_response());
+        }
+        Err(_) => return Ok(Problem::over(Limit::BodySeconds).into_response()),
     };
     posting.bring(&body).await?;
     Ok(([(header::CONTENT_TYPE, PACKETS)], "ok").into_response())

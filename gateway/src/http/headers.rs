@@ -14,6 +14,8 @@ const PREFLIGHT_SECONDS: &str = "600";
 /// What pages of other origins may use.
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
 const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key";
+/// Where Socket.IO clients connect.
+pub(super) const SOCKETIO: &str = "/socket.io/";
 const ANSWER_HEADERS: &str = "retry-after, www-authenticate";
 
 /// Said by every answer that does not say otherwise by itself.
@@ -29,6 +31,8 @@ const DEFAULTS: [(HeaderName, &str); 6] = [
 /// Refuses what does not say whom it asks, answers preflights, and puts the headers on everything else.
 pub async fn guard(State(routes): State<Routes>, request: Request, next: Next) -> Response {
     let origin = routes.origins.confirm(request.headers());
+    let is_socketio = request.uri().path() == SOCKETIO;
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let is_preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if !has_host(&request) {
@@ -53,6 +57,9 @@ pub async fn guard(State(routes): State<Routes>, request: Request, next: Next) -
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
         open(headers, origin, is_preflight);
+        if is_socketio {
+            open_to_socketio(headers, asked.filter(|_| is_preflight));
+        }
     }
     response
 }
@@ -61,6 +68,15 @@ pub async fn guard(State(routes): State<Routes>, request: Request, next: Next) -
 fn has_host(request: &Request) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
+/// Stock Socket.IO clients may be told to come with credentials, and with headers of their own; neither means anything here,
+/// and without these words a browser would not let them come at all.
+fn open_to_socketio(headers: &mut HeaderMap, asked: Option<HeaderValue>) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    if let Some(asked) = asked {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
+    }
 }
 
 /// Lets a page of another origin read the answer. Never with cookies: there are none.

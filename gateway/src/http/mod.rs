@@ -85,7 +85,7 @@ pub fn public_router(routes: Routes) -> Router {
         .route("/dev/token", get(page::dev_token))
         .route("/connection/websocket", get(realtime::websocket))
         .route("/connection/sse", get(realtime::sse))
-        .route("/socket.io/", any(socketio::socketio))
+        .route(headers::SOCKETIO, any(socketio::socketio))
         .route("/docs", get(page::docs))
         .route("/docs/{file}", get(page::docs_file))
         .route("/connection/http_stream", post(realtime::http_stream))

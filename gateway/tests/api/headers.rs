@@ -66,6 +66,11 @@ async fn only_listed_pages_may_read_answers() {
         assert_eq!(before.header("access-control-allow-origin").is_some(), is_friend);
         let headers = before.header("access-control-allow-headers").unwrap_or_default();
         assert_eq!(headers.contains("idempotency-key"), is_friend);
+        let asks =
+            [origin, ("access-control-request-method", "POST"), ("access-control-request-headers", "x-app")];
+        let before = node.ask_with("OPTIONS", "/socket.io/?EIO=4&transport=polling", "", &asks, None).await;
+        assert_eq!(before.header("access-control-allow-credentials"), is_friend.then_some("true"));
+        assert_eq!(before.header("access-control-allow-headers"), is_friend.then_some("x-app"));
     }
 }
 

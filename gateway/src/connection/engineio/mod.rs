@@ -67,6 +67,8 @@ pub struct EngineConfig {
     pub ping_timeout: Duration,
     /// Bytes of one payload, and of one message.
     pub payload_bytes_max: usize,
+    /// Time for the body of a request.
+    pub body_time_max: Duration,
     /// Time to say who one is.
     pub connect_time_max: Duration,
     /// The last bytes for a client, in frames.

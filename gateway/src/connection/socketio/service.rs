@@ -72,6 +72,7 @@ impl Service {
             ping_interval: Duration::from_secs(PING_SECONDS),
             ping_timeout: Duration::from_secs(PONG_SECONDS_MAX),
             payload_bytes_max: frames.message_bytes_max,
+            body_time_max: lines.node.limiter.body_time_max(),
             connect_time_max: Duration::from_secs(AUTHENTICATE_SECONDS_MAX),
             farewell,
         };
