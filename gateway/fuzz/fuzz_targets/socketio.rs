@@ -3,13 +3,10 @@
 #![no_main]
 
 use bytes::Bytes;
-use gateway::{
-
-    protocol::{
-        engineio::{Packet, Query, packet_of_frame, packets_of, payload_of, split_sid},
-        socketio::{
-            self, ATTACHMENTS_MAX, Arguments, Credentials, Decoder, Kind, Offset, Request, Spelling, Voice,
-        },
+use gateway::protocol::{
+    engineio::{Packet, Query, packet_of_frame, packets_of, payload_of, split_sid},
+    socketio::{
+        self, ATTACHMENTS_MAX, Arguments, Credentials, Decoder, Kind, Offset, Request, Spelling, Voice,
     },
 };
 use libfuzzer_sys::fuzz_target;

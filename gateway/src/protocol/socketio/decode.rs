@@ -149,8 +149,9 @@ impl Decoder {
 /// The packet without its attachments, and how many it has. `None` for an event without anything.
 fn read(message: &Bytes) -> Result<Option<(Packet, usize)>, Violation> {
     let text = std::str::from_utf8(message).map_err(|_| Violation::Payload)?;
-    let kind = text.bytes().next().ok_or(Violation::Type)?;
-    let mut rest = &text[1..];
+    // What begins with more than one byte is no type, and must not be cut in the middle.
+    let (kind, mut rest) = text.split_at_checked(1).ok_or(Violation::Type)?;
+    let kind = kind.as_bytes()[0];
     let attachments = if matches!(kind, b'5' | b'6') { attachments(&mut rest)? } else { 0 };
     let namespace = namespace(&mut rest);
     let id = id(&mut rest)?;
@@ -331,6 +332,8 @@ mod tests {
             "",
             "7",
             "a",
+            "é",
+            "🐦[\"a\"]",
             "4{}",
             "4\"no\"",
             "2[]",
