@@ -41,7 +41,7 @@ bench: ## Run the benchmarks
 bench-peers: ## Measure Starling beside npm socket.io and socketioxide (slow; ROUNDS=3, see .ci/bench-peers)
 	@.ci/bench-peers
 
-fuzz: ## Feed random frames, commands and tokens to the code that reads them (nightly; slow; FUZZ_SECONDS=60 each)
+fuzz: ## Feed random frames, commands, packets and tokens to the code that reads them (nightly; slow; FUZZ_SECONDS=60 each)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) .ci/fuzz
 
 fuzz-http: ## Send random requests to the HTTP API (schemathesis; slow)
