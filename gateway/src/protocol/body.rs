@@ -26,8 +26,8 @@ pub fn message_body(json: &RawValue) -> Result<Body, Refusal> {
     Ok(Body::from_json(Bytes::copy_from_slice(json)))
 }
 
-/// How deep arrays and objects are nested in a valid JSON text.
-fn json_depth(json: &[u8]) -> usize {
+/// How deep arrays and objects are nested in a JSON text; of a text that is not JSON, some number.
+pub fn json_depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut is_string, mut is_escaped) = (false, false);
     for byte in json {

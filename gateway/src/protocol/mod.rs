@@ -9,6 +9,7 @@ pub mod centrifuge;
 pub mod engineio;
 pub mod socketio;
 
+use body::json_depth;
 pub use body::{BODY_DEPTH_MAX, message_body};
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use memchr::memmem;
 use serde_json::value::RawValue;
 
-use super::decode::{ATTACHMENTS_MAX, depth};
+use super::decode::ATTACHMENTS_MAX;
+use crate::protocol::json_depth;
 
 /// The only key of an object that stands for bytes.
 const KEY: &str = "_bytes";
@@ -36,7 +37,7 @@ pub fn inline(json: &str, attachments: &[Bytes]) -> String {
 /// Takes bytes out of a JSON text as attachments; nearly every text has none, and is returned as it is.
 pub fn extract(json: &[u8]) -> (Cow<'_, [u8]>, Vec<Bytes>) {
     let none = (Cow::Borrowed(json), Vec::new());
-    if memmem::find(json, KEY.as_bytes()).is_none() || depth(json) > DEPTH_MAX {
+    if memmem::find(json, KEY.as_bytes()).is_none() || json_depth(json) > DEPTH_MAX {
         return none;
     }
     let Ok(text) = std::str::from_utf8(json) else { return none };

@@ -5,6 +5,8 @@ use std::{borrow::Cow, collections::HashMap};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use crate::protocol::json_depth;
+
 /// Most attachments of one packet.
 pub const ATTACHMENTS_MAX: usize = 10;
 /// Deepest nesting of arrays and objects in a packet, its own array of arguments included.
@@ -212,12 +214,12 @@ fn id(rest: &mut &str) -> Result<Option<u64>, Violation> {
 }
 
 fn is_object(json: &Bytes) -> bool {
-    depth(json) <= JSON_DEPTH_MAX
+    json_depth(json) <= JSON_DEPTH_MAX
         && serde_json::from_slice::<&RawValue>(json).is_ok_and(|raw| raw.get().starts_with('{'))
 }
 
 fn array(json: &Bytes) -> Result<Vec<&RawValue>, Violation> {
-    if depth(json) > JSON_DEPTH_MAX {
+    if json_depth(json) > JSON_DEPTH_MAX {
         return Err(Violation::Payload);
     }
     serde_json::from_slice(json).map_err(|_| Violation::Payload)
@@ -236,26 +238,6 @@ fn event_name(json: &Bytes) -> Result<Option<String>, Violation> {
         Some(b'0'..=b'9' | b'-') => Ok(None),
         _ => Err(Violation::Payload),
     }
-}
-
-/// How deep arrays and objects are nested; of a text that is not JSON, some number.
-pub(super) fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut is_string, mut is_escaped) = (false, false);
-    for byte in json {
-        match (is_string, byte) {
-            (true, _) if is_escaped => is_escaped = false,
-            (true, b'\\') => is_escaped = true,
-            (_, b'"') => is_string = !is_string,
-            (false, b'[' | b'{') => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
 }
 
 /// Every object that says it is a placeholder must name an attachment; attachments that nobody names are no error.

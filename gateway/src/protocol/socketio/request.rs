@@ -6,21 +6,22 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use shared::domain::{
-    BODY_BYTES_MAX, Body, ChangeAction, ClientMessageId, ConversationId, IdError, MessageKind, Position,
-    Refusal, Send, SendChange, SendSignal, Seq, SignalName, Token, is_emoji,
+    Body, ChangeAction, ClientMessageId, ConversationId, IdError, MessageKind, Position, Refusal, Send,
+    SendChange, SendSignal, Seq, SignalName, Token, is_emoji,
 };
 
 use super::{
     binary,
-    decode::{Arguments, depth},
+    decode::Arguments,
     spelling::{Ask, Spelling},
 };
-use crate::limits::{self, Limit};
+use crate::{
+    limits::{self, Limit},
+    protocol::message_body,
+};
 
 /// Longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
-/// Deepest nesting of arrays and objects in a message body.
-const BODY_DEPTH_MAX: usize = 32;
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,20 +246,7 @@ fn reaction(fields: &Fields<'_>, on: bool) -> Result<ChangeAction, Refusal> {
 /// Apps have four names for what is said.
 fn said(fields: &Fields<'_>) -> Result<Body, Refusal> {
     let json = fields.body.or(fields.text).or(fields.content).or(fields.message);
-    body(json.ok_or(Refusal::Invalid)?)
-}
-
-fn body(json: &RawValue) -> Result<Body, Refusal> {
-    let json = json.get().as_bytes();
-    if json.len() > BODY_BYTES_MAX {
-        limits::refused(Limit::BodyBytes);
-        return Err(Refusal::TooLarge);
-    }
-    if depth(json) > BODY_DEPTH_MAX {
-        limits::refused(Limit::JsonDepth);
-        return Err(Refusal::Invalid);
-    }
-    Ok(Body::from_json(Bytes::copy_from_slice(json)))
+    message_body(json.ok_or(Refusal::Invalid)?)
 }
 
 /// An event of the app's own whose argument is an object that names a conversation; all of it is what is said.
@@ -267,7 +255,7 @@ fn signal(name: &str, argument: &RawValue) -> Option<Request> {
         return None;
     }
     let conversation = conversation(&fields(Some(argument)).ok()?).ok()?;
-    let data = Some(body(argument).ok()?);
+    let data = Some(message_body(argument).ok()?);
     let name = SignalName::parse(name).ok()?;
     Some(Request::Signal(SendSignal { conversation, to: None, name, data }))
 }
