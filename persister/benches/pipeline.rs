@@ -291,7 +291,7 @@ impl Place {
         Ok(number(flags.messages) / seconds)
     }
 
-    /// Publishes at this rate, however long each publish takes, and tells how old the messages are when they are stored.
+    /// Publishes at this rate, with as many under way as there may be, and tells how old the messages are when they are stored.
     async fn pace(&mut self, flags: &Flags, rate: f64) -> anyhow::Result<()> {
         let sessions = flags.sessions.iter().copied().max().unwrap_or(1);
         let persister = self.persister(flags, sessions).await?;
@@ -304,6 +304,12 @@ impl Place {
         while start.elapsed() < Duration::from_secs(flags.paced_seconds) {
             tick.tick().await;
             while number(published) < start.elapsed().as_secs_f64() * rate {
+                // What Redis is too slow for shows in the rate that was reached.
+                if tasks.len() >= flags.concurrency
+                    && let Some(ended) = tasks.join_next().await
+                {
+                    ended??;
+                }
                 let (publisher, payload) = (Arc::clone(&self.publisher), payload(flags.bytes)?);
                 let conversation = conversations[published % CONVERSATIONS].clone();
                 tasks.spawn(async move { publisher.publish(&conversation, payload, false).await });

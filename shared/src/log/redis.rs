@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{
     ErrorKind, FromRedisValue, Pipeline, RedisResult, Script, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
+    aio::{ConnectionLike, MultiplexedConnection},
 };
 use tokio::time::Instant;
 
@@ -270,7 +270,11 @@ impl RedisReader {
         let (command, timeout) = (&command, wait + self.response_timeout);
         let read = |mut held: MultiplexedConnection| async move {
             held.set_response_timeout(timeout);
-            command.query_async::<Value>(&mut held).await
+            // `query_async` would look for an error in each field of each entry.
+            match held.req_packed_command(command).await? {
+                Value::ServerError(error) => Err(error.into()),
+                answer => Ok(answer),
+            }
         };
         Ok(streams(self.router.run(self.keys.slot(first), read).await?))
     }

@@ -19,8 +19,8 @@ const COLUMNS: i16 = 10;
 const NULL: i32 = -1;
 /// About how many bytes a row has beside its texts and its body.
 const ROW_BYTES: usize = 2 + 10 * 4 + 4 * 8 + 16;
-/// Bytes in one piece: Postgres begins with the first while the next ones are on their way.
-const PIECE_BYTES: usize = 64 * 1_024;
+/// Bytes in one piece. The client library copies each once more.
+const PIECE_BYTES: usize = 256 * 1_024;
 
 /// Rows in the binary form.
 pub(super) struct Rows(Bytes);
