@@ -104,7 +104,7 @@ limits! {
     /// The same of one address.
     HandshakesPendingPerAddress = "handshakes_pending_per_address", 5_000, "connections", Answer::Http(429);
     /// Clients of one node that wait to be greeted.
-    ConnectsPending = "connects_pending", 2_000, "clients", Answer::Http(503);
+    ConnectsPending = "connects_pending", 5_000, "clients", Answer::Http(503);
     /// Time to say who one is, once connected.
     AuthenticateSeconds = "authenticate_seconds", 15, "seconds", Answer::Close(3502);
     /// Connections of one user on one node.

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::{
     domain::{ConversationId, Epoch, Message, NodeId, Partition, Seq},
+    gather::Unanswered,
     record::Payload,
 };
 
@@ -154,6 +155,21 @@ pub enum BrokerError {
     /// The broker holds something that this version cannot read.
     #[error("broker record: {0}")]
     Record(#[from] crate::record::RecordError),
+}
+
+impl From<Unanswered> for BrokerError {
+    fn from(Unanswered(reason): Unanswered) -> Self {
+        Self::Unavailable(reason)
+    }
+}
+
+impl From<BrokerError> for Unanswered {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Unavailable(reason) => Self(reason),
+            error @ BrokerError::Record(_) => Self(error.to_string()),
+        }
+    }
 }
 
 /// Gives messages their place, and carries them to the nodes.
