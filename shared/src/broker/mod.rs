@@ -1,6 +1,6 @@
 //! The port to Redis on the way of a message: give it a place, log it, and tell every node that has a member.
 //!
-//! May use: domain, record; Redis in `redis/` alone. Deliberately absent: the store, members, and sockets.
+//! May use: domain, record, gather (its error); Redis in `redis/` alone. Deliberately absent: the store, members, and sockets.
 //! Two implementations, [`memory`] and [`redis`]; `tests/broker.rs` runs one suite against both.
 
 mod expiring;
