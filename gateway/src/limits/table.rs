@@ -97,7 +97,7 @@ limits! {
     Connections = "connections", 100_000, "connections", Answer::Http(503);
     /// Connections of one address (IPv6: one /64) on one node.
     ConnectionsPerAddress = "connections_per_address", 10_000, "connections", Answer::Http(429);
-    /// New connections of one node; 5,000 at once.
+    /// New connections of one node; 10,000 at once.
     HandshakesPerSecond = "handshakes_per_second", 2_000, "a second", Answer::Http(503);
     /// Connections of one node that have not said who they are.
     HandshakesPending = "handshakes_pending", 10_000, "connections", Answer::Http(503);
