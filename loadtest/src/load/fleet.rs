@@ -24,6 +24,10 @@ use crate::{
 const SETTLE_SECONDS_MAX: u32 = 60;
 /// The exit code of a process that was asked twice to end.
 const INTERRUPTED: i32 = 130;
+/// For how much longer messages are sent than is to be watched, in seconds, unless they are told to rest.
+const SLACK_SECONDS: f64 = 10.0;
+/// By how much a second of a run may be short.
+const SECOND_TOLERANCE: f64 = 0.25;
 /// After so many seconds in which nothing more has come, what is still due is lost.
 const QUIET_SECONDS_MAX: u32 = 10;
 /// After so many seconds without a single connection the server is gone.
@@ -229,7 +233,9 @@ impl Fleet {
     /// # Errors
     /// When a worker has ended.
     pub async fn begin(&mut self, warmup: u32, load: &Load) -> anyhow::Result<()> {
-        let load = Load { seconds: load.seconds + f64::from(warmup), ..load.clone() };
+        // It is ended when all was seen, and not before.
+        let seconds = load.seconds + f64::from(warmup) + SLACK_SECONDS;
+        let load = Load { seconds, ..load.clone() };
         for worker in &mut self.workers {
             let share = load.share(worker.publishers, self.publishers);
             worker.order(&Order::Load(share)).await?;
@@ -270,8 +276,7 @@ impl Fleet {
             }
         }
         stretch.before = last.clone();
-        let until = Instant::now() + Duration::from_secs_f64(seconds);
-        while Instant::now() < until && self.over.is_none() {
+        while last.at - stretch.before.at < seconds - SECOND_TOLERANCE && self.over.is_none() {
             let (now, second, timings) = self.second(&last, start.elapsed().as_secs_f64() / all).await?;
             stretch.timings.add(&timings);
             stretch.series.push(second);
@@ -349,6 +354,11 @@ impl Fleet {
     /// # Errors
     /// When a worker has ended.
     pub async fn moment(&mut self) -> anyhow::Result<Moment> {
+        let counts = self.counts()?;
+        Ok(self.moment_of(counts).await)
+    }
+
+    fn counts(&self) -> anyhow::Result<Counts> {
         let mut counts = Counts::default();
         for worker in &self.workers {
             let heard = worker.heard.lock();
@@ -357,6 +367,11 @@ impl Fleet {
             }
             counts.add(&heard.counts);
         }
+        Ok(counts)
+    }
+
+    async fn moment_of(&mut self, counts: Counts) -> Moment {
+        let at = self.started.elapsed().as_secs_f64();
         match Self::server(&self.options.pids, &self.options.metrics).await {
             Ok(server) => self.last_server = server,
             // Metrics may be missed once; a process does not come back.
@@ -365,7 +380,7 @@ impl Fleet {
             }
             Err(_) => {}
         }
-        Ok(Moment { at: self.started.elapsed().as_secs_f64(), counts, ..self.last_server.clone() })
+        Moment { at, counts, ..self.last_server.clone() }
     }
 
     /// What the server has used, without any worker.
@@ -391,20 +406,21 @@ impl Fleet {
     /// Waits for a second, and says what was in it; `done` is the share of the run that is over, to be shown.
     #[expect(clippy::cast_precision_loss, reason = "CPU time and memory are far below 2^52")]
     async fn second(&mut self, last: &Moment, done: f64) -> anyhow::Result<(Moment, Second, Timings)> {
-        let until = self.started + Duration::from_secs_f64(last.at.floor() + 1.0);
+        // The workers speak about when a second is full; half-way between, all of them have, and none twice.
+        let until = self.started + Duration::from_secs_f64((last.at + 0.5).floor() + 0.5);
         let was_interrupted = self.interrupted();
         let interrupted = self.interrupted.wait_for(|interrupted| *interrupted && !was_interrupted);
         tokio::select! {
-            // The workers speak once a second; whoever is a little late is heard the next time.
             () = sleep_until(until) => {}
             Ok(_) = interrupted => {}
         }
-        let now = self.moment().await?;
-        self.look_out(&now.counts);
-        let mut timings = Timings::default();
+        // Counts and delays are of the same looks of the workers: nothing is waited for in between.
+        let (counts, mut timings) = (self.counts()?, Timings::default());
         for worker in &self.workers {
             timings.add(&std::mem::take(&mut worker.heard.lock().timings));
         }
+        let now = self.moment_of(counts).await;
+        self.look_out(&now.counts);
         let counts = now.counts.since(&last.counts);
         let elapsed = (now.at - last.at).max(0.001);
         let pairs = now.usage.iter().zip(&last.usage);

@@ -57,9 +57,9 @@ pub fn page(report: &Report) -> String {
             "Delay of deliveries, ms",
             series,
             &[
-                line("p50", &|second| second.delay.p50),
-                line("p99", &|second| second.delay.p99),
-                line("max", &|second| second.delay.max),
+                line("p50", &|second| known(second.delay.p50, second)),
+                line("p99", &|second| known(second.delay.p99, second)),
+                line("max", &|second| known(second.delay.max, second)),
             ],
             &mut page,
         );
@@ -154,6 +154,11 @@ fn page_open(tile: &mut dyn FnMut(&str, String, &str), report: &Report, verdict:
     }
 }
 
+/// A delay, or no number where nothing was delivered.
+fn known(delay: f64, second: &Second) -> f64 {
+    if second.delay.count > 0 { delay } else { f64::NAN }
+}
+
 /// So few points that a page stays small, however long the run was; of what is thrown together, delays and memory show the worst.
 fn thinned(series: &[Second]) -> Vec<Second> {
     let together = series.len().div_ceil(POINTS_MAX).max(1);
@@ -233,6 +238,7 @@ fn chart(title: &str, series: &[Second], lines: &[(String, Vec<f64>)], page: &mu
         let points: Vec<String> = series
             .iter()
             .zip(values)
+            .filter(|(_, value)| value.is_finite())
             .map(|(second, value)| format!("{:.1},{:.1}", x(second.at), y(*value)))
             .collect();
         let _ = write!(
