@@ -37,6 +37,11 @@ pub fn send(id: u64, room: &str, client_id: &str, body: &str) -> String {
     )
 }
 
+/// What any server of the protocol understands.
+pub fn publish(id: u64, room: &str, body: &str) -> String {
+    format!(r#"{{"id":{id},"publish":{{"channel":"{room}","data":{body}}}}}"#)
+}
+
 pub fn signal(id: u64, room: &str, signal: Signal) -> String {
     let (method, seq) = match signal {
         Signal::Typing => ("typing", String::new()),
@@ -175,6 +180,7 @@ mod tests {
             subscribe(2, "c", Some(&place)),
             subscribe(2, "c", None),
             send(3, "c", "k", "{}"),
+            publish(3, "c", "{}"),
             signal(4, "c", Signal::Typing),
             signal(4, "c", Signal::Read(7)),
         ] {
