@@ -39,8 +39,10 @@ pub(super) const INSTALLATION: &str = "SELECT id FROM installation";
 pub(super) const FIX_PARTITIONS: &str =
     "UPDATE installation SET partitions = coalesce(partitions, $1) RETURNING partitions";
 
-pub(super) const LAST_SEQ: &str =
-    "SELECT seq FROM messages WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1";
+/// For each conversation given, in that order.
+pub(super) const LAST_SEQS: &str = "SELECT m.seq FROM UNNEST($1::text[]) WITH ORDINALITY AS g (id, place) \
+     LEFT JOIN LATERAL (SELECT seq FROM messages WHERE conversation_id = g.id ORDER BY seq DESC LIMIT 1) m ON true \
+     ORDER BY g.place";
 pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE id = $1";
 pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
