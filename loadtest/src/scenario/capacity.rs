@@ -216,7 +216,10 @@ fn cause(stretch: &Stretch, own: Option<String>) -> Cause {
         usage.cores.is_some_and(|all| all < Machine::here().cores && *used > CORE_BUSY * whole(all as u64))
     };
     if let Some((usage, used)) = used.iter().find(is_full) {
-        return Cause::of_server(format!("the CPU of {}: it used {used:.2} cores, all that it may", usage.name));
+        return Cause::of_server(format!(
+            "the CPU of {}: it used {used:.2} cores, all that it may",
+            usage.name
+        ));
     }
     let all = Machine::here().cores;
     let idle = whole(machine.idle_us.saturating_sub(stretch.before.machine.idle_us))
@@ -283,7 +286,8 @@ mod tests {
     fn what_is_under_way_at_the_end_of_a_step_is_not_lost() {
         let mut stretch = stretch(1, 1, 1, 50);
         // In the warm-up, deliveries came before their acknowledgements.
-        let counts = |due, delivered| Counts { publishes: due, accepted: due, due, delivered, ..Counts::default() };
+        let counts =
+            |due, delivered| Counts { publishes: due, accepted: due, due, delivered, ..Counts::default() };
         stretch.rested.counts = counts(50, 50);
         stretch.before.counts = counts(60, 64);
         stretch.at_end.counts = counts(160, 158);

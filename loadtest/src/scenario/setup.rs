@@ -158,7 +158,7 @@ pub fn users_of(clients: usize) -> usize {
 }
 
 /// Characters of the bar.
-const BAR: usize = 20;
+const BAR: u16 = 20;
 
 /// One line that is written over and over: how far the run is, and what goes on.
 fn progress(second: &Second, done: f64) {
@@ -168,8 +168,8 @@ fn progress(second: &Second, done: f64) {
     let Second { at, connected, publishes, delivered, delay, cores, .. } = second;
     let cores: f64 = cores.iter().sum();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a short bar")]
-    let full = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
-    let (full, empty) = ("#".repeat(full), "·".repeat(BAR - full));
+    let full = (done.clamp(0.0, 1.0) * f64::from(BAR)) as u16;
+    let (full, empty) = ("#".repeat(full.into()), "·".repeat((BAR - full).into()));
     eprint!(
         "\r{full}{empty} {at:>4.0} s  {connected:>6} connected  {publishes:>6} publishes/s  {delivered:>8} deliveries/s  p99 {:>8.2} ms  server {cores:.2} cores ",
         delay.p99

@@ -138,7 +138,10 @@ mod tests {
     fn this_process_and_machine_are_seen() {
         let own = process(std::process::id()).unwrap();
         assert!(own.rss_kib > 100 && own.cores.is_some(), "{own:?}");
-        assert_eq!((count_of_list("\t0-3,8"), count_of_list("5"), count_of_list("")), (Some(5), Some(1), None));
+        assert_eq!(
+            (count_of_list("\t0-3,8"), count_of_list("5"), count_of_list("")),
+            (Some(5), Some(1), None)
+        );
         let machine = machine().unwrap();
         assert!(machine.total_us > machine.idle_us);
         assert!(own_thread().is_ok());
