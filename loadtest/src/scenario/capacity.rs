@@ -205,7 +205,7 @@ impl Cause {
 
 fn cause(stretch: &Stretch, own: Option<String>) -> Cause {
     if let Some(own) = own {
-        return Cause::of_tester(format!("the tester itself: {own}"));
+        return Cause::of_tester(own);
     }
     let seconds = stretch.measured_seconds();
     let Moment { usage, machine, counts, .. } = &stretch.at_end;
