@@ -9,7 +9,7 @@ use super::{
     shapes::{ChatShape, Fanout, chat_load, chat_setup, fanout_setup},
 };
 use crate::{
-    load::{Load, Moment, Pace, Stretch},
+    load::{Load, Moment, NOT_CONNECTED, Pace, Stretch},
     report::{self, Report, Step},
     usage::{Machine, ProcessUse},
 };
@@ -221,7 +221,8 @@ fn cause(stretch: &Stretch, own: Option<String>) -> Cause {
             usage.name
         ));
     }
-    let refused = stretch.after.counts.since(&stretch.rested.counts).refused;
+    let mut refused = stretch.after.counts.since(&stretch.rested.counts).refused;
+    refused.remove(NOT_CONNECTED);
     if let Some((code, count)) = refused.iter().max_by_key(|(_, count)| **count) {
         return Cause::of_server(format!("a limit of the server: it refused {count} messages ({code})"));
     }
