@@ -48,6 +48,11 @@ pub fn history(id: u64, room: &str, Place { epoch, offset }: &Place) -> String {
     )
 }
 
+/// What any server of the protocol understands.
+pub fn publish(id: u64, room: &str, body: &str) -> String {
+    format!(r#"{{"id":{id},"publish":{{"channel":"{room}","data":{body}}}}}"#)
+}
+
 pub fn signal(id: u64, room: &str, signal: Signal) -> String {
     let (method, seq) = match signal {
         Signal::Typing => ("typing", String::new()),
@@ -238,6 +243,7 @@ mod tests {
             subscribe(2, "c", None),
             history(2, "c", &place),
             send(3, "c", "k", "{}"),
+            publish(3, "c", "{}"),
             signal(4, "c", Signal::Typing),
             signal(4, "c", Signal::Read(7)),
         ] {

@@ -189,6 +189,14 @@ impl Dialect {
         }
     }
 
+    /// Sends a message to a server that has nothing of Starling's own.
+    pub fn send_plainly(self, id: u64, room: &str, client_id: &str, body: &str) -> String {
+        match self {
+            Self::Centrifuge => centrifuge::publish(id, room, body),
+            Self::Socketio | Self::Phoenix => self.send(id, room, client_id, body),
+        }
+    }
+
     /// Tells something beside messages.
     pub fn signal(self, id: u64, room: &str, signal: Signal) -> String {
         match self {

@@ -22,7 +22,7 @@ use super::{
     worker::Bench,
 };
 use crate::{
-    dialect::{Asked, HEARTBEAT_SECONDS, Heard, Signal, Transport},
+    dialect::{Asked, Dialect, HEARTBEAT_SECONDS, Heard, Signal, Transport},
     tally::{Ledger, Note},
 };
 
@@ -179,7 +179,9 @@ impl Seat {
         let id = state.next_id(Waiting::Send { due_us, members: target.members });
         let body = note.body(bench.plan.body_bytes);
         bench.timings.borrow_mut().late.record(bench.now_us().saturating_sub(due_us));
-        let text = bench.plan.dialect.send(id, &target.id, &client_id, &body);
+        let dialect = bench.plan.dialect;
+        let send = if bench.plan.tokens.is_some() { Dialect::send } else { Dialect::send_plainly };
+        let text = send(dialect, id, &target.id, &client_id, &body);
         self.write(state, &text);
         true
     }
