@@ -5,10 +5,10 @@ REDIS ?= server
 FUZZ_SECONDS ?= 60
 # How long Postgres is away in `make outage`.
 OUTAGE_SECONDS ?= 180
-.PHONY: help run cluster test storm outage lint fmt bench bench-peers fuzz fuzz-http slowhttp deps clean
+.PHONY: help run cluster test storm outage lint fmt bench bench-engine bench-growth bench-peers idle-60000 fuzz fuzz-http slowhttp deps clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Run one gateway that needs nothing else (ARGS="--help" for its options)
 	cargo run --release -p gateway -- $(ARGS)
@@ -38,8 +38,17 @@ fmt: ## Format all code
 bench: ## Run the benchmarks
 	cargo bench -p gateway -p persister
 
-bench-peers: ## Measure Starling beside npm socket.io and socketioxide (slow; ROUNDS=3, see .ci/bench-peers)
+bench-engine: ## Measure deliveries in rooms and chats, and idle connections (slow; PARTS="rooms idle", see .ci/bench-engine)
+	@.ci/bench-engine
+
+bench-growth: ## Measure 1, 2 and 4 gateways, and 1, 2 and 3 Redis shards (slow; see .ci/bench-growth)
+	@.ci/bench-growth
+
+bench-peers: ## Measure Starling beside socket.io, socketioxide and Centrifugo (slow; ROUNDS=3, see .ci/bench-peers)
 	@.ci/bench-peers
+
+idle-60000: ## Measure 60,000 idle connections over four gateways (slow; CONNECTIONS=60000, see .ci/idle-60000)
+	@.ci/idle-60000
 
 fuzz: ## Feed random frames, commands, packets and tokens to the code that reads them (nightly; slow; FUZZ_SECONDS=60 each)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) .ci/fuzz

@@ -7,6 +7,7 @@ use std::{collections::HashSet, process::ExitCode, time::Duration};
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use deploy::{Cluster, ClusterOptions, RedisClusterOptions};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How soon the death of a part is noticed.
@@ -28,15 +29,29 @@ struct Arguments {
     /// What Redis is.
     #[arg(long, value_enum, default_value_t)]
     redis: Redis,
+    /// Primaries of a Redis Cluster, which share the conversations; fewer than 3 cannot replace a dead one.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    redis_shards: u16,
     /// Replicas of each server of a Redis Cluster.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4))]
     redis_replicas: u16,
-    /// Port of HAProxy. The gateways get the ports after it.
-    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u16).range(1..=65_000))]
+    /// Port of HAProxy. The gateways get the ports after it. With 0 all of them get free ones.
+    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u16).range(0..=65_000))]
     port: u16,
     /// Only gateways, no HAProxy in front. The first one listens on the port after `--port`.
     #[arg(long)]
     no_haproxy: bool,
+    /// One more setting of each gateway, such as `STARLING_CONNECTIONS_PER_ADDRESS_MAX=100000`; several times for several.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    gateway_env: Vec<(String, String)>,
+    /// Say where everything is as one line of JSON, for scripts.
+    #[arg(long)]
+    json: bool,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is needed")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -44,7 +59,7 @@ enum Redis {
     /// One server.
     #[default]
     Server,
-    /// A Redis Cluster of three primaries.
+    /// A Redis Cluster.
     Cluster,
 }
 
@@ -64,11 +79,12 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut stopped = async || tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} };
 
-    println!(
+    eprintln!(
         "Starting Redis, Postgres, {} gateways, {} persisters …",
         arguments.gateways, arguments.persisters
     );
     let redis_cluster = (arguments.redis == Redis::Cluster).then(|| RedisClusterOptions {
+        primaries: arguments.redis_shards.into(),
         replicas: arguments.redis_replicas.into(),
         ..RedisClusterOptions::default()
     });
@@ -77,7 +93,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
         gateways: arguments.gateways.into(),
         persisters: arguments.persisters.into(),
         haproxy: !arguments.no_haproxy,
-        port: Some(arguments.port),
+        port: (arguments.port > 0).then_some(arguments.port),
+        gateway_env: arguments.gateway_env.clone(),
         ..ClusterOptions::default()
     };
     let started = tokio::select! {
@@ -85,18 +102,35 @@ async fn run(arguments: &Arguments) -> Result<()> {
         () = stopped() => None,
     };
     let Some(mut cluster) = started else {
-        println!("Interrupted; what had been started is stopped.");
+        eprintln!("Interrupted; what had been started is stopped.");
         return Ok(());
     };
-    println!("{}", describe(&cluster, arguments));
+    if arguments.json {
+        println!("{}", as_json(&mut cluster));
+    } else {
+        println!("{}", describe(&cluster, arguments));
+    }
     tokio::select! {
         () = watch(&mut cluster) => {}
         () = stopped() => {}
     }
-    println!("\nStopping …");
+    eprintln!("\nStopping …");
     cluster.stop().await?;
-    println!("Everything is stopped and its data are removed.");
+    eprintln!("Everything is stopped and its data are removed.");
     Ok(())
+}
+
+fn as_json(cluster: &mut Cluster) -> serde_json::Value {
+    let processes: Vec<_> =
+        cluster.processes().map(|process| json!({ "name": process.name(), "pid": process.pid() })).collect();
+    json!({
+        "gateway_urls": cluster.gateway_urls(),
+        "balancer_url": cluster.balancer_url(),
+        "redis_url": cluster.redis_url(),
+        "database_url": cluster.database_url(),
+        "log_dir": cluster.log_dir(),
+        "processes": processes,
+    })
 }
 
 fn describe(cluster: &Cluster, arguments: &Arguments) -> String {
@@ -130,7 +164,7 @@ async fn watch(cluster: &mut Cluster) {
         tokio::time::sleep(WATCH_INTERVAL).await;
         for process in cluster.processes() {
             if !process.is_running() && dead.insert(process.name().to_owned()) {
-                println!("\n{} has died; the others go on.\n{}", process.name(), process.log_tail());
+                eprintln!("\n{} has died; the others go on.\n{}", process.name(), process.log_tail());
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod conversations;
 mod conversations_sql;
+mod copy;
 mod effects;
 mod error;
 mod migrate;

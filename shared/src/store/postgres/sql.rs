@@ -79,6 +79,11 @@ pub(super) const MOVE_CURSORS: &str = "INSERT INTO persister_cursor AS c (partit
      ON CONFLICT (partition) DO UPDATE SET epoch = excluded.epoch, ms = excluded.ms, n = excluded.n \
      WHERE (c.epoch, c.ms, c.n) < (excluded.epoch, excluded.ms, excluded.n)";
 
+/// Adds messages of which none has a row yet; fails when one has.
+pub(super) const COPY: &str = "COPY messages \
+         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to) \
+     FROM STDIN (FORMAT binary)";
+/// Adds those of which none has a row yet, and leaves the others out.
 pub(super) const INSERT: &str = "INSERT INTO messages \
          (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to) \
      SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bigint[], $6::text[], \

@@ -1,0 +1,52 @@
+// The reports of `make bench-growth` as two tables: over gateways, and over Redis shards.
+import { figure, head, reports, row, sum, used, verdict } from './reports.mjs';
+
+const all = reports(process.argv[2]);
+
+/// The chat at the highest rate for which the tester had enough CPU; if it never had, at the lowest.
+function chat(name) {
+  const runs = Object.entries(all)
+    .filter(([file]) => file.startsWith(`${name}.chat-`))
+    .map(([file, report]) => ({ rate: Number(file.split('-').pop()), report }))
+    .sort((a, b) => a.rate - b.rate);
+  return runs.findLast(({ report }) => report.limited === null) ?? runs[0];
+}
+
+const counts = (kind) =>
+  [...new Set(Object.keys(all).filter((file) => file.startsWith(kind)).map((file) => Number(file.match(/\d+/)[0])))].sort((a, b) => a - b);
+const rate = ({ rate, report }) => figure(rate) + (report.limited === null ? '' : ', with a tester short of CPU');
+const times = (value, first) => figure(value) + (value && first && value !== first ? `, ${(value / first).toFixed(2)} ×` : '');
+
+const nodes = counts('nodes');
+if (nodes.length > 0) {
+  head(['Gateways', 'room: deliveries/s', 'µs/delivery', 'Redis µs/publish', 'chats: messages/s', 'µs/message', 'Redis µs/message', 'deliveries']);
+  const first = {};
+  for (const count of nodes) {
+    const room = all[`nodes-${count}.room`];
+    const chats = chat(`nodes-${count}`);
+    const cells = [
+      room && used(room, 'gateway', 'cpu_us_per_delivery'),
+      room && used(room, 'redis', 'cpu_us_per_publish'),
+      chats && used(chats.report, 'gateway', 'cpu_us_per_publish'),
+      chats && used(chats.report, 'redis', 'cpu_us_per_publish'),
+    ];
+    const [delivery, roomRedis, message, chatRedis] = cells.map((value, at) => times(value, (first[at] ??= value)));
+    const delivered = room && figure(room.measured.delivered / room.seconds);
+    row([count, delivered ?? '–', delivery, roomRedis, chats ? rate(chats) : '–', message, chatRedis, verdict([room, chats?.report].filter(Boolean))]);
+  }
+}
+
+const shards = counts('shards');
+if (shards.length > 0) {
+  console.log('\nTwo gateways before a Redis Cluster, in direct chats:\n');
+  head(['Shards', 'messages/s', 'gateways, µs/message', 'Redis, µs/message', 'of that each shard', 'messages/s for one core of the busiest shard', 'deliveries']);
+  let first;
+  for (const count of shards) {
+    const run = chat(`shards-${count}`);
+    if (!run) continue;
+    const each = run.report.server.filter(({ name }) => name.startsWith('redis')).map(({ cpu_us_per_publish }) => cpu_us_per_publish ?? 0);
+    const full = 1e6 / Math.max(...each);
+    first ??= full;
+    row([count, rate(run), figure(used(run.report, 'gateway', 'cpu_us_per_publish')), figure(sum(each)), each.map(figure).join(' + '), times(full, first), verdict([run.report])]);
+  }
+}
