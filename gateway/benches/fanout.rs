@@ -6,8 +6,8 @@
 //! which looks at its sockets in turns and never sleeps in the kernel for one of them: waking a local reader would cost
 //! the sender time that a remote one does not.
 //!
-//! `cargo bench -p gateway` prints the table; `-- --help` lists the flags. A room needs as many open files as it has
-//! sockets.
+//! `cargo bench -p gateway` prints the table; `-- --help` lists the flags. A room needs two open files for each of
+//! its sockets.
 #![expect(clippy::print_stdout, reason = "the table is what a benchmark is for")]
 
 use std::{
@@ -40,8 +40,6 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// Bytes of each message's body.
-const BODY_BYTES: usize = 128;
 /// Bytes that a socket may be given before the clients must have taken everything: far less than a socket holds, since
 /// what is measured is the write and not the wait.
 const SOCKET_BYTES_MAX: usize = 48 * 1024;
@@ -74,6 +72,9 @@ struct Flags {
     /// Sizes of the rooms to measure.
     #[arg(long, default_values_t = [1_000, 100], value_delimiter = ',')]
     sockets: Vec<usize>,
+    /// Bytes of each message's body, at least 2; the budgets are for 128.
+    #[arg(long, default_values_t = [128], value_delimiter = ',', value_parser = clap::value_parser!(u16).range(2..=32_768))]
+    bytes: Vec<u16>,
     /// Seconds for each row.
     #[arg(long, default_value_t = 8)]
     seconds: u32,
@@ -95,11 +96,13 @@ fn main() -> anyhow::Result<()> {
     // One worker, so that a socket that blocks after all is drained and its cost is counted.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        println!("sockets  outstanding  delivery µs  loop µs  ratio  budget");
+        println!("sockets  bytes  outstanding  delivery µs  loop µs  ratio  budget");
+        let turn = Duration::from_secs(flags.seconds.into()) / (2 * TURNS);
         for count in flags.sockets {
             let mut fleet = Fleet::connect(count).await?;
-            for case in &CASES {
-                measure(&mut fleet, case, Duration::from_secs(flags.seconds.into()) / (2 * TURNS))?;
+            for &bytes in &flags.bytes {
+                fleet.body_bytes = bytes.into();
+                CASES.iter().try_for_each(|case| measure(&mut fleet, case, turn))?;
             }
         }
         Ok(())
@@ -116,8 +119,9 @@ fn measure(fleet: &mut Fleet, case: &Case, turn: Duration) -> anyhow::Result<()>
     let (path, bare) = (path.micros(), bare.micros());
     let pace = if case.paced { format!("{PACE}/s") } else { String::new() };
     println!(
-        "{:>7}  {:>4} {:>6}  {path:>11.3}  {bare:>7.3}  {:>5.3}  {:>6}",
+        "{:>7}  {:>5}  {:>4} {:>6}  {path:>11.3}  {bare:>7.3}  {:>5.3}  {:>6}",
         fleet.sockets.len(),
+        fleet.body_bytes,
         case.outstanding,
         pace,
         path / bare,
@@ -150,6 +154,8 @@ struct Fleet {
     room: Room,
     sockets: Vec<TcpStream>,
     conversation: ConversationId,
+    /// Bytes of each message's body.
+    body_bytes: usize,
     seq: u64,
     /// Bytes given to each socket.
     given: u64,
@@ -183,7 +189,7 @@ impl Fleet {
             ensure!(matches!(room.open(id, Seq(0), None), Opening::Open(_)), "a new member is not let in");
         }
         let conversation = ConversationId::parse("conv_1_2")?;
-        Ok(Self { room, sockets, conversation, seq: FIRST_SEQ, given: 0, clients })
+        Ok(Self { room, sockets, conversation, body_bytes: 0, seq: FIRST_SEQ, given: 0, clients })
     }
 
     /// Sends batches by `send` for as long as a turn is, and says what the process has spent on it.
@@ -249,7 +255,7 @@ impl Fleet {
             client_id: None,
             reply_to: None,
             kind: MessageKind::TEXT,
-            body: Body::from_json(format!("{:?}", "x".repeat(BODY_BYTES - 2))),
+            body: Body::from_json(format!("{:?}", "x".repeat(self.body_bytes - 2))),
         }))
     }
 

@@ -102,6 +102,16 @@ pub(crate) fn address(url: &str) -> Result<Uri, HttpError> {
     }
 }
 
+/// Opens a connection to whatever is at the address, and closes it.
+///
+/// # Errors
+/// When nothing listens there.
+pub async fn reach(url: &str) -> Result<(), HttpError> {
+    let limit = Duration::from_secs(REQUEST_SECONDS_MAX);
+    let opened = tokio::time::timeout(limit, open(&address(url)?)).await;
+    opened.map_err(|_| HttpError::Timeout)?.map(drop)
+}
+
 /// Opens a connection without the delay that would glue small frames together.
 pub(crate) async fn open(address: &Uri) -> Result<TokioIo<TcpStream>, HttpError> {
     let host = address.host().ok_or_else(|| HttpError::Address(address.to_string()))?;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::{
     check::Durability,
     load, report,
-    scenario::Scenario,
+    scenario::{Scenario, at_least_one},
     token::TokenSource,
     verify::{self, Options},
 };
@@ -20,7 +20,8 @@ const LIMITED: u8 = 2;
 ///
 /// Messages are sent at a pace that a slow server does not slow down, and delays count from when a message was due. Every
 /// delivery is checked: lost, repeated, out of order, astray. Delays and rates that the tester itself may have limited are
-/// not told. Exit code 0: all is well; 1: a delivery was wrong or an objective missed; 2: the tester itself was the limit.
+/// not told. Exit code 0: all is well; 1: a delivery was wrong, an objective missed, or the server gone; 2: the tester itself
+/// was the limit. Ctrl-C ends a run early, with a report of what was seen until then.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Cli {
@@ -80,17 +81,30 @@ Examples:
     loadtest fanout --members 1000 --rate 20 --pid $(pgrep -nx gateway)
     loadtest chat --conversations 500 --rate 200 --report chat.html
     loadtest storm --connections 2000 --max-resume-p99-ms 2000
+    loadtest capacity --room 100 --pid $(pgrep -nx gateway) --max-p99-ms 50
+  A room of 10,000, and bodies of 1 KiB:
+    loadtest fanout --members 10000 --bytes 1024 --rate 2 --workers 2 --source 127.0.0.2 --source 127.0.0.3
   make cluster, and then, over two nodes:
-    loadtest capacity --url http://127.0.0.1:8001 --url http://127.0.0.1:8002 --workers 2 --max-p99-ms 50
-  Memory of an idle connection:
-    loadtest idle --connections 19000 --source 127.0.0.2 --source 127.0.0.3 --pid $(pgrep -nx gateway)
-  Another Socket.IO server, which knows no users:
+    loadtest capacity --shape chat --url http://127.0.0.1:8001 --url http://127.0.0.1:8002 --workers 2
+  Memory of an idle connection, by what carries it (a gateway lets one address have 10,000 connections unless told otherwise):
+    loadtest idle --connections 9000 --pid $(pgrep -nx gateway)
+    loadtest idle --connections 4000 --transport sse --pid $(pgrep -nx gateway)
+  Another Socket.IO or Phoenix server, which knows no users:
     loadtest fanout --protocol socketio --plain --url http://127.0.0.1:3000 --outstanding 4
+    loadtest storm --protocol phoenix --plain --url http://127.0.0.1:4000
   A night of chat:
     loadtest soak --minutes 480 --max-growth-percent 5 --json > soak.json";
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // 2, which is usual for wrong flags, means something else here.
+        Err(said) => {
+            let is_error = said.use_stderr();
+            return if said.print().is_ok() && !is_error { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+    };
+    let done = match cli.command {
         // Each worker is one thread, whose CPU time it watches.
         Command::Worker => load::run_worker().map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => verify(&arguments),
@@ -110,9 +124,10 @@ async fn run(scenario: &Scenario) -> anyhow::Result<ExitCode> {
         std::fs::write(path, report::page(&report)).with_context(|| path.display().to_string())?;
     }
     print(&report, common.json)?;
+    let is_testers = report.capacity.as_ref().is_some_and(|found| !found.is_servers);
     Ok(match report {
-        report if !report.total.is_clean() => ExitCode::FAILURE,
-        report if report.limited.is_some() => ExitCode::from(LIMITED),
+        report if !report.is_sound() => ExitCode::FAILURE,
+        report if report.limited.is_some() || is_testers => ExitCode::from(LIMITED),
         report if report.is_good() => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     })
@@ -148,11 +163,4 @@ fn print(result: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
         println!("{result}");
     }
     Ok(())
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("a number from 1 on is needed".to_owned()),
-        Ok(number) => Ok(number),
-    }
 }

@@ -17,6 +17,10 @@ use crate::{
 
 /// Most entries in one transaction: beyond it a transaction only takes longer.
 pub const BATCH_ENTRIES_MAX: usize = 50_000;
+/// Sessions of a persister. While Postgres writes what the one sends it, the other reads and decodes.
+const SESSIONS_DEFAULT: usize = 2;
+/// Most sessions of a persister: each is a process of Postgres.
+const SESSIONS_MAX: usize = 16;
 
 /// A Starling persister: drains the log in Redis into Postgres.
 ///
@@ -60,6 +64,9 @@ struct Settings {
     /// Log entries in one transaction, at most [default: 5000].
     #[arg(long, env = "STARLING_BATCH_ENTRIES", value_name = "N")]
     batch_entries: Option<usize>,
+    /// Sessions with Postgres and Redis, each with partitions of its own [default: 2].
+    #[arg(long, env = "STARLING_SESSIONS", value_name = "N")]
+    sessions: Option<usize>,
     /// Log as `text` or `json` [default: text]; `RUST_LOG` filters it.
     #[arg(long, env = "STARLING_LOG_FORMAT", value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -126,6 +133,7 @@ impl Settings {
             persister: self.persister.or(file.persister),
             partitions: self.partitions.or(file.partitions),
             batch_entries: self.batch_entries.or(file.batch_entries),
+            sessions: self.sessions.or(file.sessions),
             log_format: self.log_format.or(file.log_format),
             failpoint: self.failpoint,
         }
@@ -148,9 +156,17 @@ impl Settings {
         if batch_entries == 0 || batch_entries > BATCH_ENTRIES_MAX {
             bail!("batch_entries must be 1 to {BATCH_ENTRIES_MAX}");
         }
+        let sessions = self.sessions.unwrap_or(SESSIONS_DEFAULT);
+        if sessions == 0 || sessions > SESSIONS_MAX {
+            bail!("sessions must be 1 to {SESSIONS_MAX}");
+        }
         let name = self.persister.unwrap_or_else(|| format!("persister-{}", uuid::Uuid::new_v4().simple()));
-        let persister =
-            PersisterConfig { batch_entries, failpoint: self.failpoint, ..PersisterConfig::new(name) };
+        let persister = PersisterConfig {
+            batch_entries,
+            sessions,
+            failpoint: self.failpoint,
+            ..PersisterConfig::new(name)
+        };
         Ok(Config {
             redis_url,
             database_url,
@@ -189,6 +205,7 @@ mod tests {
             ("redis_url = 'r'", "DATABASE_URL"),
             ("redis_url = 'r'\ndatabase_url = 'd'\npartitions = 0", "partitions"),
             ("redis_url = 'r'\ndatabase_url = 'd'\nbatch_entries = 0", "batch_entries"),
+            ("redis_url = 'r'\ndatabase_url = 'd'\nsessions = 17", "sessions"),
         ] {
             let error = settings(toml).check().unwrap_err().to_string();
             assert!(error.contains(names), "{toml}: {error}");

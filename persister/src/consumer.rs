@@ -1,6 +1,7 @@
 //! The loop: own partitions, read, commit, notify, trim.
 //!
-//! A session is one writer and one reader. Whatever goes wrong ends the session: its locks are released with the
+//! A session is one writer and one reader. A persister runs a few at once, each with partitions of its own: while one waits for
+//! a commit, another reads. Whatever goes wrong ends the session: its locks are released with the
 //! writer, the place in the log is forgotten with the reader, and a new session starts from the head of the log.
 //! Nothing has to be undone, since what was committed and not trimmed is recognised when it is committed again.
 
@@ -14,7 +15,7 @@ use shared::{
     record::Payload,
     store::{Committed, Store, StoreError, WRITER_BEAT_SECONDS, Writer},
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,6 +43,8 @@ pub struct PersisterConfig {
     pub name: String,
     /// Entries in one transaction, at most; at least 1.
     pub batch_entries: usize,
+    /// Sessions with log and store, each with partitions of its own; at least 1.
+    pub sessions: usize,
     /// At shutdown, go on until the log is empty. For a log that ends with this process.
     pub drain_on_stop: bool,
     /// Where to die, in a fault test.
@@ -49,11 +52,12 @@ pub struct PersisterConfig {
 }
 
 impl PersisterConfig {
-    /// The defaults, under this name.
+    /// The defaults, under this name, with the one session that a store in a file can have.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             batch_entries: BATCH_ENTRIES_DEFAULT,
+            sessions: 1,
             drain_on_stop: false,
             failpoint: None,
         }
@@ -79,22 +83,43 @@ pub struct Parts {
 /// the shutdown, which only `drain_on_stop` can bring about.
 pub async fn run(parts: Parts, shutdown: CancellationToken) -> bool {
     let log = Arc::clone(&parts.log);
-    let consumer =
-        Consumer { failpoint: parts.config.failpoint, parts, shutdown: shutdown.clone(), trouble: None };
     let late = async {
         shutdown.cancelled().await;
         tokio::time::sleep(Duration::from_secs(STOP_SECONDS_MAX)).await;
     };
     let is_drained = tokio::select! {
-        is_drained = consumer.run() => is_drained,
+        is_drained = consume(parts, &shutdown) => is_drained,
         never = metrics::watch_backlog(log.as_ref()) => match never {},
         () = late => {
             tracing::error!("stopped before everything was done: the rest stays in the log");
             false
         }
     };
-    metrics::owned(0);
     is_drained
+}
+
+/// Runs all sessions, and returns whether together they have seen every partition's log empty.
+async fn consume(parts: Parts, shutdown: &CancellationToken) -> bool {
+    let parts = Arc::new(parts);
+    let mut consumers = JoinSet::new();
+    for session in 0..parts.config.sessions.max(1) {
+        let consumer = Consumer {
+            name: format!("{}-{session}", parts.config.name),
+            failpoint: parts.config.failpoint,
+            parts: Arc::clone(&parts),
+            shutdown: shutdown.clone(),
+            trouble: None,
+        };
+        consumers.spawn(consumer.run());
+    }
+    let mut drained = BTreeSet::new();
+    while let Some(ended) = consumers.join_next().await {
+        match ended {
+            Ok(mut partitions) => drained.append(&mut partitions),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    drained.len() == usize::from(parts.log.partitions())
 }
 
 /// Why a session ended.
@@ -109,7 +134,8 @@ enum Trouble {
 }
 
 struct Consumer {
-    parts: Parts,
+    name: String,
+    parts: Arc<Parts>,
     shutdown: CancellationToken,
     failpoint: Option<Failpoint>,
     /// The kind of trouble that was last reported, while it lasts.
@@ -120,33 +146,33 @@ struct Session {
     writer: Box<dyn Writer>,
     reader: Box<dyn LogReader>,
     owned: BTreeSet<Partition>,
+    told: metrics::Owned,
     beat_due: Instant,
     /// Partitions that the last read found entries in; decides how many entries of each the next one asks for.
     active: usize,
 }
 
 impl Consumer {
-    async fn run(mut self) -> bool {
+    /// Works until the shutdown; returns the partitions whose log was empty then.
+    async fn run(mut self) -> BTreeSet<Partition> {
         let mut backoff = Backoff::default();
         loop {
             let trouble = match self.session(&mut backoff).await {
-                Ok(is_drained) => return is_drained,
+                Ok(drained) => return drained,
                 Err(trouble) => trouble,
             };
-            metrics::owned(0);
             self.report(&trouble);
             tokio::select! {
                 () = tokio::time::sleep(backoff.pause()) => {}
-                () = self.shutdown.cancelled(), if !self.parts.config.drain_on_stop => return false,
+                () = self.shutdown.cancelled(), if !self.parts.config.drain_on_stop => return BTreeSet::new(),
             }
         }
     }
 
-    /// Works until the shutdown; true when every partition's log is empty then.
-    async fn session(&mut self, backoff: &mut Backoff) -> Result<bool, Trouble> {
+    async fn session(&mut self, backoff: &mut Backoff) -> Result<BTreeSet<Partition>, Trouble> {
         let mut session = tokio::select! {
             session = self.open() => session?,
-            () = self.shutdown.cancelled(), if !self.parts.config.drain_on_stop => return Ok(false),
+            () = self.shutdown.cancelled(), if !self.parts.config.drain_on_stop => return Ok(BTreeSet::new()),
         };
         loop {
             if session.beat_due <= Instant::now() {
@@ -155,7 +181,7 @@ impl Consumer {
             let is_stopping = self.shutdown.is_cancelled();
             if is_stopping && !self.parts.config.drain_on_stop {
                 session.release().await;
-                return Ok(false);
+                return Ok(BTreeSet::new());
             }
             let wait = if is_stopping { Duration::ZERO } else { session.beat_due - Instant::now() };
             let limit = session.limit(self.parts.config.batch_entries);
@@ -164,9 +190,7 @@ impl Consumer {
                 () = self.shutdown.cancelled(), if !is_stopping => continue,
             };
             if is_stopping && read.is_empty() {
-                let is_everything = session.owned.len() == usize::from(self.parts.log.partitions());
-                session.release().await;
-                return Ok(is_everything);
+                return Ok(session.release().await);
             }
             session.active = if read.is_empty() { session.owned.len() } else { read.len() };
             for batch in batch::cut(read, self.parts.config.batch_entries.max(1)) {
@@ -178,9 +202,10 @@ impl Consumer {
     }
 
     async fn open(&self) -> Result<Session, Trouble> {
-        let writer = self.parts.store.writer(&self.parts.config.name).await?;
+        let writer = self.parts.store.writer(&self.name).await?;
         let reader = self.parts.log.reader().await?;
-        Ok(Session { writer, reader, owned: BTreeSet::new(), beat_due: Instant::now(), active: 0 })
+        let (owned, told) = (BTreeSet::new(), metrics::Owned::default());
+        Ok(Session { writer, reader, owned, told, beat_due: Instant::now(), active: 0 })
     }
 
     /// Says that the session is alive, gives up what is more than its share, and takes what is free up to it.
@@ -209,9 +234,15 @@ impl Consumer {
         }
         if session.owned != before {
             session.assign();
-            tracing::info!(writers, share, owned = session.owned.len(), "owns other partitions now");
+            tracing::info!(
+                session = self.name,
+                writers,
+                share,
+                owned = session.owned.len(),
+                "owns other partitions now"
+            );
         }
-        metrics::owned(session.owned.len());
+        session.told.set(session.owned.len());
         Ok(())
     }
 
@@ -232,10 +263,8 @@ impl Consumer {
         metrics::voided(committed.voided.len());
         self.parts.log.notify_stored(&batch.cursors).await?;
         self.pass(Point::AfterNotify, batch);
-        for &(partition, upto) in &batch.cursors {
-            // A log that was changed has told its reader to start over; what is committed here was once in it.
-            session.reader.trim(partition, upto).await?;
-        }
+        // A log that was changed has told its reader to start over; what is committed here was once in it.
+        session.reader.trim(&batch.cursors).await?;
         self.pass(Point::AfterTrim, batch);
         metrics::batch(committed.inserted, started.elapsed(), batch.oldest_ms());
         Ok(())
@@ -373,15 +402,16 @@ impl Session {
         self.active = owned.len();
     }
 
-    /// Gives everything up at once, so that others need not wait until the store has missed this session.
-    async fn release(mut self) {
+    /// Gives everything up at once, so that others need not wait until the store has missed this session. Returns what it was.
+    async fn release(mut self) -> BTreeSet<Partition> {
         self.reader.assign(&[]);
-        for partition in std::mem::take(&mut self.owned) {
+        for &partition in &self.owned {
             if self.writer.unlock(partition).await.is_err() {
                 // The session is lost, and every lock with it.
-                return;
+                break;
             }
         }
+        self.owned
     }
 }
 

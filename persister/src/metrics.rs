@@ -62,8 +62,22 @@ pub(crate) fn batch(rows: u64, took: Duration, oldest_ms: Option<u64>) {
     }
 }
 
-pub(crate) fn owned(partitions: usize) {
-    gauge!(OWNED).set(float(u64::try_from(partitions).unwrap_or(u64::MAX)));
+/// What one session owns, as its part of the gauge.
+#[derive(Default)]
+pub(crate) struct Owned(usize);
+
+impl Owned {
+    pub fn set(&mut self, partitions: usize) {
+        let count = |partitions| float(u64::try_from(partitions).unwrap_or(u64::MAX));
+        gauge!(OWNED).increment(count(partitions) - count(self.0));
+        self.0 = partitions;
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 pub(crate) fn dead_letter() {

@@ -151,6 +151,32 @@ async fn a_second_persister_takes_over_from_one_that_is_killed() {
 }
 
 #[tokio::test]
+async fn the_sessions_of_one_persister_share_the_partitions_and_outlive_each_other() {
+    let cluster = Cluster::start().await;
+    let mut persister = cluster.persister("both", None);
+    let connected = tokio_postgres::connect(&cluster.postgres.url("starling"), tokio_postgres::NoTls).await;
+    let (client, connection) = connected.unwrap();
+    tokio::spawn(connection);
+    let shares = async || {
+        let sql = "SELECT count(*), pid FROM pg_locks JOIN pg_stat_activity USING (pid) \
+                   WHERE locktype = 'advisory' AND application_name LIKE 'starling-persister-both-%' \
+                   GROUP BY pid ORDER BY pid";
+        let rows = client.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(i64, i32)>>()
+    };
+    // Each holds half of the partitions, and what says that it lives.
+    let is_shared =
+        async || shares().await.iter().map(|share| share.0).eq([i64::from(PARTITIONS) / 2 + 1; 2]);
+    persister.wait_until("sharing", DEADLINE, is_shared).await.unwrap();
+    cluster.publish(0..100).await;
+    let (_, pid) = shares().await[0];
+    client.execute("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+    cluster.publish(100..200).await;
+    persister.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    cluster.has_exactly(200).await;
+}
+
+#[tokio::test]
 async fn an_outage_of_either_server_is_outlived() {
     let mut cluster = Cluster::start().await;
     let mut persister = cluster.persister("p", None);
@@ -231,11 +257,16 @@ async fn health_and_metrics_say_how_it_is() {
     cluster.publish(0..30).await;
     persister.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
     let metrics = async || http_get(&format!("http://{health}/metrics")).await.unwrap().body;
-    let has_counted = async || metrics().await.contains("starling_persister_rows_total 30");
+    // Its sessions may still be sharing the partitions out.
+    let has_counted = async || {
+        let text = metrics().await;
+        ["starling_persister_rows_total 30", "starling_persister_partitions_owned 8"]
+            .iter()
+            .all(|line| text.contains(line))
+    };
     persister.wait_until("done counting", DEADLINE, has_counted).await.unwrap();
     let text = metrics().await;
     for line in [
-        "starling_persister_partitions_owned 8",
         "starling_collisions_total 0",
         "starling_dead_letters_total 0",
         "starling_voided_total 0",

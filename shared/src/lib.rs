@@ -7,6 +7,7 @@ pub mod broker;
 pub mod clock;
 pub mod connections;
 pub mod domain;
+pub mod gather;
 pub mod log;
 pub mod presence;
 pub mod publisher;

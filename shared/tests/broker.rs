@@ -161,7 +161,7 @@ async fn a_full_log_refuses_and_writes_nothing<E: Environment>() {
     let mut reader = environment.log().reader().await.unwrap();
     reader.assign(&[partition("a")]);
     reader.read(10, DEADLINE).await.unwrap();
-    reader.trim(partition("a"), first.position).await.unwrap();
+    reader.trim(&[(partition("a"), first.position)]).await.unwrap();
     let next = accept(&*broker, named("a", "3")).await;
     assert_eq!((next.prev, next.duplicate), (last.seq, false));
 }

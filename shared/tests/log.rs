@@ -101,15 +101,15 @@ async fn what_is_trimmed_is_gone_and_the_rest_stays<E: Environment>() {
     }
     let mut first = reader(&*log).await;
     drain(&mut *first).await;
-    assert_eq!(first.trim(partition("a"), places[5]).await.unwrap(), Trimmed::Done);
+    assert_eq!(first.trim(&[(partition("a"), places[5])]).await.unwrap(), [Trimmed::Done]);
     // Trimming does not move the reader.
     assert!(first.read(10, SHORT).await.unwrap().is_empty());
     let mut second = reader(&*log).await;
     let left: Vec<_> =
         messages(&drain(&mut *second).await, partition("a")).iter().map(|entry| entry.0).collect();
     assert_eq!(left, places[6..]);
-    assert_eq!(second.trim(partition("a"), places[2]).await.unwrap(), Trimmed::Done);
-    assert_eq!(second.trim(partition("a"), places[9]).await.unwrap(), Trimmed::Done);
+    assert_eq!(second.trim(&[(partition("a"), places[2])]).await.unwrap(), [Trimmed::Done]);
+    assert_eq!(second.trim(&[(partition("a"), places[9])]).await.unwrap(), [Trimmed::Done]);
     assert!(log.backlog().await.unwrap().iter().all(|backlog| backlog.entries == 0));
     let next = accept(&*broker, unnamed("a")).await.position;
     let read = messages(&drain(&mut *second).await, partition("a"));
@@ -150,7 +150,7 @@ async fn a_reader_reads_what_it_is_assigned<E: Environment>() {
     reader.assign(&[c]);
     accept(&*broker, unnamed("a")).await;
     assert!(drain(&mut *reader).await.is_empty());
-    assert_eq!(reader.trim(a, LogPosition::default()).await.unwrap(), Trimmed::Changed);
+    assert_eq!(reader.trim(&[(a, LogPosition::default())]).await.unwrap(), [Trimmed::Changed]);
     // Taken back, the partition is read from its head.
     reader.assign(&[a, c]);
     assert_eq!(messages(&drain(&mut *reader).await, a).len(), 2);
@@ -165,12 +165,12 @@ async fn a_trim_across_epochs_is_refused_and_the_reader_starts_over<E: Environme
     assert_eq!(messages(&drain(&mut *reader).await, partition("a")).len(), 1);
     open(&*broker, 1).await;
     let second = accept(&*broker, unnamed("a")).await;
-    assert_eq!(reader.trim(partition("a"), first.position).await.unwrap(), Trimmed::Changed);
+    assert_eq!(reader.trim(&[(partition("a"), first.position)]).await.unwrap(), [Trimmed::Changed]);
     let read: Vec<_> =
         messages(&drain(&mut *reader).await, partition("a")).iter().map(|entry| entry.0).collect();
     assert_eq!(read, [first.position, second.position]);
     assert_eq!((first.position.epoch, second.position.epoch), (Epoch(0), Epoch(1)));
-    assert_eq!(reader.trim(partition("a"), second.position).await.unwrap(), Trimmed::Done);
+    assert_eq!(reader.trim(&[(partition("a"), second.position)]).await.unwrap(), [Trimmed::Done]);
     assert!(log.backlog().await.unwrap().iter().all(|backlog| backlog.entries == 0));
 }
 
@@ -234,7 +234,7 @@ async fn an_entry_that_nobody_wrote_is_handed_out_as_it_is() {
     assert!(entries[1].position > entries[0].position && entries[1].position < entries[2].position);
     log.dead_letter(partition("a"), &entries[1], &unreadable.reason).await.unwrap();
     assert_eq!(environment.dead_letters(partition("a")).await, 1);
-    assert_eq!(reader.trim(partition("a"), entries[2].position).await.unwrap(), Trimmed::Done);
+    assert_eq!(reader.trim(&[(partition("a"), entries[2].position)]).await.unwrap(), [Trimmed::Done]);
 }
 
 #[tokio::test]
@@ -254,7 +254,7 @@ async fn a_log_that_was_lost_and_whose_clock_went_back_is_read_from_its_head() {
     let read = reader.read(10, SHORT).await.unwrap();
     let newest = read[0].entries[1].position;
     let () = redis_command(&environment, &["FLUSHALL"]).await;
-    assert_eq!(reader.trim(partition("a"), newest).await.unwrap(), Trimmed::Changed);
+    assert_eq!(reader.trim(&[(partition("a"), newest)]).await.unwrap(), [Trimmed::Changed]);
     open(&*broker, 1).await;
     let accepted = accept(&*broker, unnamed("a")).await;
     assert!(accepted.position.entry < newest.entry && accepted.position > newest);
@@ -290,11 +290,11 @@ async fn after_a_crash_of_redis_a_reader_starts_over() {
     assert_eq!(drain(&mut *reader).await.len(), 1);
     environment.server.kill9();
     assert!(reader.read(10, DEADLINE).await.is_err());
-    assert!(reader.trim(partition("a"), accepted.position).await.unwrap() == Trimmed::Changed);
+    assert_eq!(reader.trim(&[(partition("a"), accepted.position)]).await.unwrap(), [Trimmed::Changed]);
     environment.server.restart().await.unwrap();
     let read = eventually(async || reader.read(10, SHORT).await.ok().filter(|read| !read.is_empty())).await;
     assert_eq!(messages(&read, partition("a"))[0].0, accepted.position);
-    assert_eq!(reader.trim(partition("a"), accepted.position).await.unwrap(), Trimmed::Done);
+    assert_eq!(reader.trim(&[(partition("a"), accepted.position)]).await.unwrap(), [Trimmed::Done]);
 }
 
 #[tokio::test]
@@ -311,5 +311,5 @@ async fn entries_without_an_epoch_wait_until_there_is_one() {
     open(&*broker, 1).await;
     let read = messages(&reader.read(10, DEADLINE).await.unwrap(), partition("a"));
     assert_eq!(read[0].0, accepted.position);
-    assert_eq!(reader.trim(partition("a"), accepted.position).await.unwrap(), Trimmed::Done);
+    assert_eq!(reader.trim(&[(partition("a"), accepted.position)]).await.unwrap(), [Trimmed::Done]);
 }

@@ -192,7 +192,7 @@ async fn log_goes_on(log: &RedisLog, reader: &mut dyn LogReader, which: Partitio
         let batches = reader.read(10, DEADLINE).await.unwrap();
         read.extend(batches.iter().flat_map(|batch| batch.entries.iter().map(|entry| entry.position)));
     }
-    eventually(async || reader.trim(which, last).await.ok()).await;
+    eventually(async || reader.trim(&[(which, last)]).await.ok()).await;
     let backlog = log.backlog().await.unwrap();
     assert_eq!(backlog.iter().find(|backlog| backlog.partition == which).unwrap().entries, 0);
 }

@@ -14,9 +14,11 @@ use loadtest::{
     client::{Client, ClientError},
     session::{Identity, ResumingReader},
     token::TokenSource,
+    usage,
 };
 use parking_lot::Mutex;
 use tokio::{
+    runtime::Runtime,
     sync::Semaphore,
     task::{JoinHandle, JoinSet},
 };
@@ -111,13 +113,18 @@ struct Talk {
     is_over: Arc<AtomicBool>,
     answers: Arc<Mutex<Vec<Duration>>>,
     talking: JoinHandle<u64>,
+    /// Its own, so that what is noted is not how long those who come back keep this process busy.
+    runtime: Runtime,
 }
 
 impl Talk {
-    fn start(alice: Client) -> Self {
+    fn start(url: String) -> Self {
         let (is_over, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (over, noted) = (is_over.clone(), answers.clone());
-        let talking = tokio::spawn(async move {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let talking = runtime.spawn(async move {
+            let alice = connect(&url, "alice").await.unwrap().0;
             let mut said = 0;
             while !over.load(Ordering::Relaxed) {
                 let asked = Instant::now();
@@ -127,7 +134,7 @@ impl Talk {
             }
             said
         });
-        Self { is_over, answers, talking }
+        Self { is_over, answers, talking, runtime }
     }
 
     /// How long the answers took that have come since this was asked last, sorted.
@@ -140,7 +147,39 @@ impl Talk {
     /// Returns the last seq.
     async fn end(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
-        self.talking.await.unwrap()
+        let said = self.talking.await.unwrap();
+        self.runtime.shutdown_background();
+        said
+    }
+}
+
+/// The parts of the system that have a share in every reconnect, by their processes.
+struct Parts([(&'static str, u32); 3]);
+
+impl Parts {
+    fn of(stage: &mut Stage) -> Self {
+        let (redis, postgres) = (stage.redis().process().pid(), stage.postgres().process().pid());
+        Self([("gateway", stage.gateway(1).pid()), ("Redis", redis), ("Postgres", postgres)])
+    }
+
+    /// CPU time of each so far in microseconds, that of its child processes included.
+    fn cpu_us(&self) -> [u64; 3] {
+        let children = |parent: u32| {
+            let path = format!("/proc/{parent}/task/{parent}/children");
+            let children = std::fs::read_to_string(path).unwrap_or_default();
+            children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+        };
+        let own = |pid: u32| usage::process(pid).map_or(0, |used| used.cpu_us);
+        self.0.map(|(_, pid)| own(pid) + children(pid).into_iter().map(own).sum::<u64>())
+    }
+
+    /// Tells what each has spent since for every client that came back.
+    fn report(&self, before: [u64; 3]) {
+        let spent =
+            self.cpu_us().into_iter().zip(before).map(|(now, before)| (now - before) / clients() as u64);
+        let spent: Vec<String> =
+            self.0.iter().zip(spent).map(|((name, _), us)| format!("{name} {us}")).collect();
+        eprintln!("CPU µs for each client that came back: {}", spent.join(", "));
     }
 }
 
@@ -177,7 +216,7 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
 
     let bob = ResumingReader::start("bob".to_owned(), identity(vec![survivor.clone()], "bob", OTHERS));
     let mut bob = bob.await.unwrap();
-    let talk = Talk::start(connect(&survivor, "alice").await.unwrap().0);
+    let talk = Talk::start(survivor);
     eventually("they talk", async || seen(bob.count() > CALM_MESSAGES, || bob.count().to_string())).await;
     let calm = talk.answers();
 
@@ -186,9 +225,12 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
     write_to_all(&writer, "second", CALM).await;
     talk.answers();
     let before = bob.count();
+    let parts = Parts::of(&mut stage);
+    let spent = parts.cpu_us();
     stage.kill_gateway(0);
     let storm = async {
         let took = all_have(&readers, 2).await;
+        parts.report(spent);
         (took, talk.answers(), bob.count() - before)
     };
     let ((took, storm, meanwhile), ()) = tokio::join!(storm, write_to_all(&writer, "third", 1));

@@ -72,7 +72,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    socket::listen(address).with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Who runs, and how it is stopped.

@@ -304,7 +304,7 @@ impl Shard {
             self.resumed.push(conversation.clone());
         }
         topic.confirmed = true;
-        for joining in topic.joining.drain(..) {
+        for joining in std::mem::take(&mut topic.joining) {
             let _ = joining.send(());
         }
     }

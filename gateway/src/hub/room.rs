@@ -99,6 +99,10 @@ impl Room {
         self.held_members += usize::from(member.is_held());
         self.held.get_or_insert_default();
         self.index.insert(member.id(), self.members.len());
+        if self.members.is_empty() {
+            // Most rooms are personal ones, and never have more than this one.
+            self.members.reserve_exact(1);
+        }
         self.members.push(member);
     }
 

@@ -9,6 +9,7 @@ mod pace;
 mod publishing;
 mod settings;
 mod table;
+mod turns;
 
 use std::{
     net::IpAddr,
@@ -33,6 +34,7 @@ pub use address::Address;
 pub use counter::{Counter, Seat};
 pub use settings::{LimitSettings, Settings};
 pub use table::{Answer, Limit, describe, refused};
+pub use turns::Turns;
 
 use pace::Pace;
 use publishing::Publishing;
@@ -79,6 +81,7 @@ pub struct Limiter {
     pending: Counter<()>,
     pending_addresses: Counter<Address>,
     users: Counter<UserId>,
+    coming: Turns,
     connects: Semaphore,
     connects_pending: AtomicUsize,
     resumes: Semaphore,
@@ -100,6 +103,7 @@ impl Limiter {
             pending: Counter::new(settings.handshakes_pending_max),
             pending_addresses: Counter::new(settings.handshakes_pending_per_address_max),
             users: Counter::new(settings.connections_per_user_max),
+            coming: Turns::default(),
             connects: Semaphore::new(settings.connects_concurrent_max),
             connects_pending: AtomicUsize::new(0),
             resumes: Semaphore::new(settings.resumes_concurrent_max),
@@ -174,6 +178,11 @@ impl Limiter {
             refused(Limit::ConnectionsPerUser);
             Refusal::LimitExceeded
         })
+    }
+
+    /// Turns for clients that begin or resume.
+    pub fn coming(&self) -> &Turns {
+        &self.coming
     }
 
     /// Waits for a turn to greet a client; who came first is served first. Not to be dropped before it is done.

@@ -55,12 +55,12 @@ settings! {
     handshakes_pending_per_address_max: usize = 5_000, "STARLING_HANDSHAKES_PENDING_PER_ADDRESS_MAX";
     /// New connections of this node in a second [default: 2000].
     handshakes_per_second: u32 = 2_000, "STARLING_HANDSHAKES_PER_SECOND";
-    /// New connections of this node at once [default: 5000].
-    handshakes_burst: u32 = 5_000, "STARLING_HANDSHAKES_BURST";
+    /// New connections of this node at once [default: 10000].
+    handshakes_burst: u32 = 10_000, "STARLING_HANDSHAKES_BURST";
     /// Clients that are greeted at the same time; others wait [default: 256].
     connects_concurrent_max: usize = 256, "STARLING_CONNECTS_CONCURRENT_MAX";
-    /// Clients that may wait to be greeted before no more are let in [default: 2000].
-    connects_pending_max: usize = 2_000, "STARLING_CONNECTS_PENDING_MAX";
+    /// Clients that may wait to be greeted before no more are let in [default: 5000].
+    connects_pending_max: usize = 5_000, "STARLING_CONNECTS_PENDING_MAX";
     /// Resumes that are read at the same time; others wait [default: 64].
     resumes_concurrent_max: usize = 64, "STARLING_RESUMES_CONCURRENT_MAX";
     /// Resumes that may wait [default: 20000].

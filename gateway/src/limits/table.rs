@@ -97,14 +97,14 @@ limits! {
     Connections = "connections", 100_000, "connections", Answer::Http(503);
     /// Connections of one address (IPv6: one /64) on one node.
     ConnectionsPerAddress = "connections_per_address", 10_000, "connections", Answer::Http(429);
-    /// New connections of one node; 5,000 at once.
+    /// New connections of one node; 10,000 at once.
     HandshakesPerSecond = "handshakes_per_second", 2_000, "a second", Answer::Http(503);
     /// Connections of one node that have not said who they are.
     HandshakesPending = "handshakes_pending", 10_000, "connections", Answer::Http(503);
     /// The same of one address.
     HandshakesPendingPerAddress = "handshakes_pending_per_address", 5_000, "connections", Answer::Http(429);
     /// Clients of one node that wait to be greeted.
-    ConnectsPending = "connects_pending", 2_000, "clients", Answer::Http(503);
+    ConnectsPending = "connects_pending", 5_000, "clients", Answer::Http(503);
     /// Time to say who one is, once connected.
     AuthenticateSeconds = "authenticate_seconds", 15, "seconds", Answer::Close(3502);
     /// Connections of one user on one node.

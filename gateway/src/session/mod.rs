@@ -125,7 +125,10 @@ impl Session {
     pub async fn handle(&mut self, command: Command, seal: Seal<'_>) -> Outcome {
         let Some(client) = self.client.clone() else {
             return match command {
-                Command::Connect(connect) => self.connect(connect, seal).await,
+                Command::Connect(connect) => {
+                    let node = Arc::clone(&self.node);
+                    node.limiter.coming().of(self.connect(connect, seal)).await
+                }
                 _ => Outcome::Close(Disconnect::BadRequest),
             };
         };
@@ -139,7 +142,10 @@ impl Session {
             Command::Pong if client.pong() => return Outcome::Done,
             Command::Pong | Command::Connect(_) => return Outcome::Close(Disconnect::BadRequest),
             Command::Refresh { token } => return self.refresh(&client, &token).await,
-            Command::Subscribe(request) => return self.subscribe(&client, &request, seal).await,
+            Command::Subscribe(request) => {
+                let node = Arc::clone(&self.node);
+                return node.limiter.coming().of(self.subscribe(&client, &request, seal)).await;
+            }
             Command::Unsubscribe(conversation) => {
                 self.unsubscribe(&client, &conversation);
                 Ok(Reply::Unsubscribed)

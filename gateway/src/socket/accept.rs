@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,13 +17,13 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::progress::Progressing;
-use crate::limits::{self, Address, Answer, Counter, Limit, Seat};
+use crate::limits::{self, Address, Answer, Counter, Limit, Seat, Turns};
 
 /// Connections that are still HTTP: requests, long polls and streams. Upgraded ones are not counted.
 pub const HTTP_CONNECTIONS_MAX: usize = 10_000;
@@ -36,6 +37,10 @@ pub const HEADER_SECONDS_MAX: u64 = 5;
 pub const WRITE_SECONDS_MAX: u64 = 10;
 /// Seconds that requests get to finish when the server shuts down.
 pub const DRAIN_SECONDS_MAX: u64 = 30;
+/// Connections that the system keeps until they are accepted; it may have a lower limit of its own (`net.core.somaxconn`).
+const BACKLOG: u32 = 8_192;
+/// How many connections are accepted before everything else that is ready has its turn.
+const ACCEPTS_AT_ONCE: u32 = 16;
 /// Milliseconds without accepting after the system has refused a socket, for want of descriptors or memory.
 const ACCEPT_PAUSE_MILLIS: u64 = 100;
 
@@ -69,6 +74,18 @@ impl Default for AcceptLimits {
     }
 }
 
+/// Listens, with room for all who come back at once when another node has died: whom the system has no room for asks again
+/// only after a second, and then after two.
+///
+/// # Errors
+/// When the address is taken, or none of this machine.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Accepts connections until `shutdown`, each served by `router` in a task that `tracker` counts. Then nothing more is
 /// accepted, idle connections close, and requests in progress finish within the limit. Requests carry
 /// `ConnectInfo<SocketAddr>`. Upgraded connections leave the count and are their handler's.
@@ -83,7 +100,13 @@ pub async fn serve(
         Arc::new(Semaphore::new(allowed.connections_max)),
         Counter::new(allowed.connections_per_address_max),
     );
+    let turns = Turns::default();
+    let mut accepts: u32 = 0;
     loop {
+        accepts = accepts.wrapping_add(1);
+        if accepts.is_multiple_of(ACCEPTS_AT_ONCE) {
+            tokio::task::yield_now().await;
+        }
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
@@ -99,7 +122,8 @@ pub async fn serve(
                     turn_away(stream, Limit::HttpConnections);
                     continue;
                 };
-                let connection = Connection { stream, peer, allowed, held: (permit, seat) };
+                let turns = turns.clone();
+                let connection = Connection { stream, peer, allowed, turns, held: (permit, seat) };
                 tracker.spawn(connection.serve(router.clone(), shutdown.clone()));
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -138,18 +162,23 @@ struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     allowed: AcceptLimits,
+    turns: Turns,
     /// Its places in the counts of connections.
     held: (OwnedSemaphorePermit, Seat<Address>),
 }
 
 impl Connection {
     async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let Self { stream, peer, allowed, held } = self;
+        let Self { stream, peer, allowed, turns, held } = self;
         if let Err(error) = stream.set_nodelay(true) {
             return tracing::debug!(%peer, %error, "connection lost before its first byte");
         }
         let router = TowerToHyperService::new(router);
+        // Until its first request is handed on, a connection is one of those who come.
+        let is_coming = Arc::new(AtomicBool::new(true));
+        let coming = Arc::clone(&is_coming);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            coming.store(false, Ordering::Relaxed);
             request.extensions_mut().insert(ConnectInfo(peer));
             let response = router.call(request);
             async move { Ok::<_, Infallible>(response.await.unwrap_or_else(|never| match never {})) }
@@ -162,7 +191,7 @@ impl Connection {
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         let served = tokio::select! {
-            served = connection.as_mut() => served,
+            served = turns.of_coming(|| is_coming.load(Ordering::Relaxed), connection.as_mut()) => served,
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 match tokio::time::timeout(allowed.drain_time_max, connection).await {

@@ -11,7 +11,7 @@ mod progress;
 mod reader;
 pub mod upgrade;
 
-pub use accept::{AcceptLimits, serve};
+pub use accept::{AcceptLimits, listen, serve};
 pub use forward::{forward, is_forwarded};
 pub use reader::{Incoming, LINGER_BYTES_MAX, LINGER_SECONDS_MAX, Reader};
 pub use upgrade::{RawSocket, UpgradeHandle, UpgradeRefusal, upgrade};

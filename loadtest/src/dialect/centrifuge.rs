@@ -1,8 +1,8 @@
 //! Centrifuge JSON.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
-use super::{Heard, Malformed, Place, Signal};
+use super::{Heard, Malformed, Missed, Place, Signal};
 use crate::tally::{Note, leading_number};
 
 const PUSH: &[u8] = br#"{"push":{"channel":""#;
@@ -11,6 +11,8 @@ const OTHER_PUSH: &[u8] = br#"{"push":{"#;
 const PUBLICATION: &[u8] = br#","pub":{"data":"#;
 const UNSUBSCRIBE: &[u8] = br#","unsubscribe":"#;
 const OFFSET: &[u8] = br#","offset":"#;
+/// Of no channel: the end of a connection whose transport has no close frame.
+const DISCONNECT: &[u8] = br#"{"push":{"disconnect":{"code":"#;
 const REPLY: &[u8] = br#"{"id":"#;
 
 /// The id of `connect`; all others are higher.
@@ -42,6 +44,15 @@ pub fn publish(id: u64, room: &str, body: &str) -> String {
     format!(r#"{{"id":{id},"publish":{{"channel":"{room}","data":{body}}}}}"#)
 }
 
+/// Messages on one page of the history.
+const HISTORY_PAGE: u32 = 500;
+
+pub fn history(id: u64, room: &str, Place { epoch, offset }: &Place) -> String {
+    format!(
+        r#"{{"id":{id},"history":{{"channel":"{room}","limit":{HISTORY_PAGE},"since":{{"offset":{offset},"epoch":"{epoch}"}}}}}}"#
+    )
+}
+
 pub fn signal(id: u64, room: &str, signal: Signal) -> String {
     let (method, seq) = match signal {
         Signal::Typing => ("typing", String::new()),
@@ -56,6 +67,9 @@ pub fn listen<'a>(text: &'a [u8], hear: &mut dyn FnMut(Heard<'a>)) -> Result<(),
             push(line, hear)?;
         } else if line.starts_with(REPLY) {
             reply(line, hear)?;
+        } else if let Some(rest) = line.strip_prefix(DISCONNECT) {
+            let code = leading_number(rest).and_then(|(code, _)| u16::try_from(code).ok());
+            hear(Heard::Closed(code.ok_or_else(|| Malformed::new(line))?));
         } else if line.starts_with(OTHER_PUSH) {
             hear(Heard::Event);
         } else if line == b"{}" {
@@ -74,7 +88,8 @@ fn push<'a>(line: &'a [u8], hear: &mut dyn FnMut(Heard<'a>)) -> Result<(), Malfo
     let rest = &rest[end + 1..];
     if rest.starts_with(PUBLICATION) {
         match Note::find(rest) {
-            Some((note, end)) => hear(Heard::Message { room, note, place: place(&rest[end..]) }),
+            Some((Some(note), end)) => hear(Heard::Message { room, note, place: place(&rest[end..]) }),
+            Some((None, _)) => hear(Heard::Damaged),
             None => hear(Heard::Event),
         }
     } else if rest.starts_with(UNSUBSCRIBE) {
@@ -96,39 +111,70 @@ struct Reply<'a> {
     id: u64,
     error: Option<Refusal>,
     #[serde(borrow)]
+    connect: Option<Connected<'a>>,
+    #[serde(borrow)]
     subscribe: Option<Subscribed<'a>>,
+    history: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Refusal {
     code: u32,
+    #[serde(default)]
+    message: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(default)]
-#[derive(Default)]
+struct Connected<'a> {
+    session: &'a str,
+    node: &'a str,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Subscribed<'a> {
     epoch: &'a str,
     offset: u64,
     recovered: bool,
+    recoverable: bool,
 }
 
 fn reply<'a>(line: &'a [u8], hear: &mut dyn FnMut(Heard<'a>)) -> Result<(), Malformed> {
     let reply: Reply<'a> = serde_json::from_slice(line).map_err(|_| Malformed::new(line))?;
     match reply {
-        Reply { id, error: Some(error), .. } => hear(Heard::Refused { id, code: error.code.to_string() }),
-        Reply { id: CONNECT_ID, .. } => hear(Heard::Greeted),
-        Reply { id, subscribe: Some(Subscribed { epoch, offset, recovered }), .. } => {
-            let mut rest = line;
-            while let Some((note, end)) = Note::find(rest) {
-                rest = &rest[end..];
-                hear(Heard::Message { room: "", note, place: place(rest) });
-            }
-            hear(Heard::Joined { id, epoch, offset, recovered });
+        Reply { id, error: Some(Refusal { code, message }), .. } => {
+            hear(Heard::Refused { id, code: format!("{code} {message}").trim_end().to_owned() });
+        }
+        Reply { id: CONNECT_ID, connect, .. } => {
+            let Connected { session, node } = connect.unwrap_or_default();
+            hear(Heard::Greeted { session, node });
+        }
+        Reply { id, subscribe: Some(subscribed), .. } => {
+            let Subscribed { epoch, offset, recovered, recoverable } = subscribed;
+            publications(line, hear);
+            let missed = match (recovered, recoverable) {
+                (true, _) => Missed::Brought,
+                (false, true) => Missed::Limited,
+                (false, false) => Missed::Gone,
+            };
+            hear(Heard::Joined { id, epoch, offset, missed });
+        }
+        Reply { id, history: Some(_), .. } => {
+            publications(line, hear);
+            hear(Heard::Page { id });
         }
         Reply { id, .. } => hear(Heard::Done { id }),
     }
     Ok(())
+}
+
+/// The messages that a reply brings.
+fn publications<'a>(mut rest: &'a [u8], hear: &mut dyn FnMut(Heard<'a>)) {
+    while let Some((note, end)) = Note::find(rest) {
+        rest = &rest[end..];
+        hear(note.map_or(Heard::Damaged, |note| Heard::Message { room: "", note, place: place(rest) }));
+    }
 }
 
 #[cfg(test)]
@@ -155,13 +201,29 @@ mod tests {
             heard(&format!(
                 r#"{{"id":3,"subscribe":{{"epoch":"aQ","offset":17,"recovered":true,"publications":[{publication}]}}}}"#
             )),
-            [message("", 18), r#"Joined { id: 3, epoch: "aQ", offset: 17, recovered: true }"#.to_owned()]
+            [message("", 18), r#"Joined { id: 3, epoch: "aQ", offset: 17, missed: Brought }"#.to_owned()]
         );
-        assert_eq!(heard(r#"{"id":1,"connect":{"client":"x"}}"#), ["Greeted"]);
+        assert_eq!(
+            heard(r#"{"id":3,"subscribe":{"recoverable":true,"epoch":"aQ","offset":17}}"#),
+            [r#"Joined { id: 3, epoch: "aQ", offset: 17, missed: Limited }"#]
+        );
+        assert_eq!(
+            heard(r#"{"id":3,"subscribe":{}}"#),
+            [r#"Joined { id: 3, epoch: "", offset: 0, missed: Gone }"#]
+        );
+        assert_eq!(
+            heard(&format!(r#"{{"id":4,"history":{{"publications":[{publication}],"epoch":"aQ"}}}}"#)),
+            [message("", 18), "Page { id: 4 }".to_owned()]
+        );
+        assert_eq!(
+            heard(r#"{"id":1,"connect":{"client":"x","session":"s","node":"n"}}"#),
+            [r#"Greeted { session: "s", node: "n" }"#]
+        );
+        assert_eq!(heard(r#"{"push":{"disconnect":{"code":3500,"reason":"no"}}}"#), ["Closed(3500)"]);
         assert_eq!(heard(r#"{"id":9,"rpc":{"data":{"seq":5}}}"#), ["Done { id: 9 }"]);
         assert_eq!(
             heard(r#"{"id":9,"error":{"code":111,"message":"too many"}}"#),
-            [r#"Refused { id: 9, code: "111" }"#]
+            [r#"Refused { id: 9, code: "111 too many" }"#]
         );
         assert_eq!(
             heard(r#"{"push":{"channel":"c","unsubscribe":{"code":2500}}}"#),
@@ -179,6 +241,7 @@ mod tests {
             connect(""),
             subscribe(2, "c", Some(&place)),
             subscribe(2, "c", None),
+            history(2, "c", &place),
             send(3, "c", "k", "{}"),
             publish(3, "c", "{}"),
             signal(4, "c", Signal::Typing),

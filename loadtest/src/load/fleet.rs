@@ -1,21 +1,19 @@
 //! The workers, as their parent sees them.
 
-use std::{
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin},
-    time::{Instant, sleep, sleep_until},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{Instant, sleep_until},
 };
 
-use super::plan::{Assignment, Load, Look, Order, Said, SeatPlan};
+use super::{
+    handle::Worker,
+    plan::{Assignment, Load, Order, SeatPlan},
+};
 use crate::{
     clock,
     tally::{Counts, Percentiles, Timings},
@@ -23,7 +21,17 @@ use crate::{
 };
 
 /// Longest wait until all that is due has come, in seconds.
-const DRAIN_SECONDS_MAX: u32 = 10;
+const SETTLE_SECONDS_MAX: u32 = 60;
+/// The exit code of a process that was asked twice to end.
+const INTERRUPTED: i32 = 130;
+/// For how much longer messages are sent than is to be watched, in seconds, unless they are told to rest.
+const SLACK_SECONDS: f64 = 10.0;
+/// By how much a second of a run may be short.
+const SECOND_TOLERANCE: f64 = 0.25;
+/// After so many seconds in which nothing more has come, what is still due is lost.
+const QUIET_SECONDS_MAX: u32 = 10;
+/// After so many seconds without a single connection the server is gone.
+const GONE_SECONDS_MAX: u32 = 10;
 
 /// What a fleet is told about the server.
 #[derive(Debug, Clone, Default)]
@@ -43,23 +51,22 @@ pub struct Fleet {
     publishers: usize,
     seats: u64,
     started: Instant,
-    progress: fn(&Second),
+    progress: fn(&Second, f64),
+    /// Whether somebody has asked for the end.
+    interrupted: watch::Receiver<bool>,
+    /// Seconds since a client was connected last.
+    alone_seconds: u32,
+    over: Option<Over>,
+    last_server: Moment,
 }
 
-struct Worker {
-    #[expect(dead_code, reason = "it is killed when it is dropped")]
-    process: Child,
-    orders: ChildStdin,
-    heard: Arc<Mutex<Heard>>,
-    publishers: usize,
-}
-
-#[derive(Default)]
-struct Heard {
-    counts: Counts,
-    timings: Timings,
-    troubles: Vec<String>,
-    is_over: bool,
+/// Why a run ends before its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Over {
+    /// Somebody asked for it.
+    Interrupted,
+    /// There is no server any more, as far as it can be seen.
+    Gone(String),
 }
 
 /// One second of a run.
@@ -101,6 +108,8 @@ pub struct Moment {
 /// A stretch of time, between two moments.
 #[derive(Debug, Clone, Default)]
 pub struct Stretch {
+    /// Before its warm-up, when nothing was under way.
+    pub rested: Moment,
     /// Its start.
     pub before: Moment,
     /// Its end.
@@ -144,11 +153,12 @@ impl Fleet {
     pub async fn start(
         mut all: Assignment,
         options: FleetOptions,
-        progress: fn(&Second),
+        progress: fn(&Second, f64),
     ) -> anyhow::Result<Self> {
         let seats = std::mem::take(&mut all.seats);
         let publishers = seats.iter().filter(|seat| seat.publishes).count();
         let count = options.workers.clamp(1, seats.len().max(1));
+        let last_server = Self::server(&options.pids, &options.metrics).await?;
         let mut fleet = Self {
             workers: Vec::new(),
             options,
@@ -156,6 +166,10 @@ impl Fleet {
             seats: seats.len() as u64,
             started: Instant::now(),
             progress,
+            interrupted: interruption()?,
+            alone_seconds: 0,
+            over: None,
+            last_server,
         };
         let mut shares: Vec<Vec<SeatPlan>> = vec![Vec::new(); count];
         for (at, seat) in seats.into_iter().enumerate() {
@@ -174,21 +188,26 @@ impl Fleet {
     /// Waits until all clients are connected and in their rooms.
     ///
     /// # Errors
-    /// When none is any more for this long.
+    /// When none is any more for this long, or none ever will be.
     pub async fn seated(&mut self, patience: Duration) -> anyhow::Result<Vec<Second>> {
         let (mut best, mut since, mut series) = (0, Instant::now(), Vec::new());
         let mut last = self.moment().await?;
         while last.counts.connected < self.seats {
-            let (now, second, _) = self.second(&last).await?;
+            let (now, second, _) = self.second(&last, share(best, self.seats)).await?;
             if now.counts.connected > best {
                 (best, since) = (now.counts.connected, Instant::now());
-            } else if since.elapsed() > patience {
-                let troubles = self.troubles();
-                bail!(
-                    "{best} of {} clients connected, and no more come: {}",
-                    self.seats,
-                    troubles.join("; ")
-                );
+            }
+            let hopeless = self.workers.iter().find_map(|worker| worker.heard.lock().hopeless.clone());
+            let troubles = || self.troubles().join("; ");
+            let why = match (hopeless, &self.over) {
+                _ if self.interrupted() => Some("interrupted".to_owned()),
+                (Some(why), _) if best == 0 => Some(why),
+                (_, Some(Over::Gone(why))) => Some(format!("{why}: {}", troubles())),
+                _ if since.elapsed() > patience => Some(format!("no more come: {}", troubles())),
+                _ => None,
+            };
+            if let Some(why) = why {
+                bail!("{best} of {} clients connected; {why}", self.seats);
             }
             series.push(second);
             last = now;
@@ -201,9 +220,11 @@ impl Fleet {
     /// # Errors
     /// When a worker has ended.
     pub async fn run(&mut self, warmup: u32, load: &Load) -> anyhow::Result<Stretch> {
+        let rested = self.moment().await?;
         self.begin(warmup, load).await?;
         let mut stretch = self.watch(warmup, load.seconds).await?;
-        stretch.after = self.drained(stretch.at_end.clone()).await?;
+        stretch.rested = rested;
+        self.settle(&mut stretch).await?;
         Ok(stretch)
     }
 
@@ -212,21 +233,12 @@ impl Fleet {
     /// # Errors
     /// When a worker has ended.
     pub async fn begin(&mut self, warmup: u32, load: &Load) -> anyhow::Result<()> {
-        let load = Load { seconds: load.seconds + f64::from(warmup), ..load.clone() };
+        // It is ended when all was seen, and not before.
+        let seconds = load.seconds + f64::from(warmup) + SLACK_SECONDS;
+        let load = Load { seconds, ..load.clone() };
         for worker in &mut self.workers {
             let share = load.share(worker.publishers, self.publishers);
             worker.order(&Order::Load(share)).await?;
-        }
-        Ok(())
-    }
-
-    /// Ends all load before its time.
-    ///
-    /// # Errors
-    /// When a worker has ended.
-    pub async fn rest(&mut self) -> anyhow::Result<()> {
-        for worker in &mut self.workers {
-            worker.order(&Order::Rest).await?;
         }
         Ok(())
     }
@@ -236,28 +248,36 @@ impl Fleet {
     /// # Errors
     /// When a worker has ended.
     pub async fn storm(&mut self, spread_ms: u64) -> anyhow::Result<()> {
+        self.order_all(&Order::Storm { spread_ms }).await
+    }
+
+    async fn order_all(&mut self, order: &Order) -> anyhow::Result<()> {
         for worker in &mut self.workers {
-            worker.order(&Order::Storm { spread_ms }).await?;
+            worker.order(order).await?;
         }
         Ok(())
     }
 
-    /// Looks on for so many seconds after a warm-up.
+    /// Looks on for so many seconds after a warm-up, or until the run is over.
     ///
     /// # Errors
     /// When a worker has ended.
     pub async fn watch(&mut self, warmup: u32, seconds: f64) -> anyhow::Result<Stretch> {
         let mut stretch = Stretch::default();
         let mut last = self.moment().await?;
+        stretch.rested = last.clone();
+        let (start, all) = (Instant::now(), f64::from(warmup) + seconds);
         for _ in 0..warmup {
-            let (now, second, _) = self.second(&last).await?;
+            let (now, second, _) = self.second(&last, start.elapsed().as_secs_f64() / all).await?;
             stretch.series.push(second);
             last = now;
+            if self.over.is_some() {
+                break;
+            }
         }
         stretch.before = last.clone();
-        let until = Instant::now() + Duration::from_secs_f64(seconds);
-        while Instant::now() < until {
-            let (now, second, timings) = self.second(&last).await?;
+        while last.at - stretch.before.at < seconds - SECOND_TOLERANCE && self.over.is_none() {
+            let (now, second, timings) = self.second(&last, start.elapsed().as_secs_f64() / all).await?;
             stretch.timings.add(&timings);
             stretch.series.push(second);
             last = now;
@@ -267,20 +287,53 @@ impl Fleet {
         Ok(stretch)
     }
 
-    /// Waits until all that is due has come.
+    /// Sends no more, and waits until all that is due has come, or nothing more comes.
     ///
     /// # Errors
     /// When a worker has ended.
-    pub async fn drained(&mut self, mut last: Moment) -> anyhow::Result<Moment> {
-        for _ in 0..DRAIN_SECONDS_MAX {
-            let (now, ..) = self.second(&last).await?;
-            let new = now.counts.since(&last.counts);
-            last = now;
-            if new.publishes + new.delivered == 0 && last.counts.lost() + last.counts.unknown() == 0 {
+    pub async fn settle(&mut self, stretch: &mut Stretch) -> anyhow::Result<()> {
+        self.order_all(&Order::Rest).await?;
+        self.drain(stretch).await?;
+        let counts = &stretch.after.counts;
+        // Who was cut off from a server that keeps nothing sees what it missed by what comes after it.
+        if counts.unrecoverable > 0 && counts.lost() > 0 && counts.connected > 0 {
+            self.order_all(&Order::LastWord).await?;
+            self.drain(stretch).await?;
+        }
+        Ok(())
+    }
+
+    async fn drain(&mut self, stretch: &mut Stretch) -> anyhow::Result<()> {
+        let mut quiet_seconds = 0;
+        for _ in 0..SETTLE_SECONDS_MAX {
+            let (now, _, timings) = self.second(&stretch.after, 1.0).await?;
+            // The latest deliveries belong to the delays, too.
+            stretch.timings.add(&timings);
+            let new = now.counts.since(&stretch.after.counts);
+            let (came, is_back) =
+                (new.publishes + new.accepted + new.delivered, now.counts.connected == self.seats);
+            let open = now.counts.lost() + now.counts.unknown();
+            stretch.after = now;
+            quiet_seconds = if came == 0 { quiet_seconds + 1 } else { 0 };
+            let is_done = (open == 0 && is_back) || quiet_seconds >= QUIET_SECONDS_MAX || self.is_gone();
+            if quiet_seconds > 0 && is_done {
                 break;
             }
         }
-        Ok(last)
+        Ok(())
+    }
+
+    /// Why the run is over before its time, if it is.
+    pub fn over(&self) -> Option<&Over> {
+        self.over.as_ref()
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.over, Some(Over::Gone(_)))
+    }
+
+    fn interrupted(&self) -> bool {
+        *self.interrupted.borrow()
     }
 
     /// What went wrong, as the workers told it.
@@ -297,11 +350,16 @@ impl Fleet {
         self.workers.len()
     }
 
-    /// Everything up to now.
+    /// Everything up to now. A server that has ended has used what it had used before.
     ///
     /// # Errors
-    /// When a worker has ended, or a process of the server.
-    pub async fn moment(&self) -> anyhow::Result<Moment> {
+    /// When a worker has ended.
+    pub async fn moment(&mut self) -> anyhow::Result<Moment> {
+        let counts = self.counts()?;
+        Ok(self.moment_of(counts).await)
+    }
+
+    fn counts(&self) -> anyhow::Result<Counts> {
         let mut counts = Counts::default();
         for worker in &self.workers {
             let heard = worker.heard.lock();
@@ -310,8 +368,20 @@ impl Fleet {
             }
             counts.add(&heard.counts);
         }
-        let server = Self::server(&self.options.pids, &self.options.metrics).await?;
-        Ok(Moment { at: self.started.elapsed().as_secs_f64(), counts, ..server })
+        Ok(counts)
+    }
+
+    async fn moment_of(&mut self, counts: Counts) -> Moment {
+        let at = self.started.elapsed().as_secs_f64();
+        match Self::server(&self.options.pids, &self.options.metrics).await {
+            Ok(server) => self.last_server = server,
+            // Metrics may be missed once; a process does not come back.
+            Err(error) if !self.options.pids.is_empty() && self.over.is_none() => {
+                self.over = Some(Over::Gone(format!("the server has ended: {error:#}")));
+            }
+            Err(_) => {}
+        }
+        Moment { at, counts, ..self.last_server.clone() }
     }
 
     /// What the server has used, without any worker.
@@ -334,17 +404,24 @@ impl Fleet {
         Ok(Moment { usage, machine, lag_seconds, ..Moment::default() })
     }
 
-    /// Waits for a second, and says what was in it.
+    /// Waits for a second, and says what was in it; `done` is the share of the run that is over, to be shown.
     #[expect(clippy::cast_precision_loss, reason = "CPU time and memory are far below 2^52")]
-    async fn second(&self, last: &Moment) -> anyhow::Result<(Moment, Second, Timings)> {
-        sleep_until(self.started + Duration::from_secs_f64(last.at.floor() + 1.0)).await;
-        // The workers speak once a second; whoever is a little late is heard the next time.
-        sleep(Duration::ZERO).await;
-        let now = self.moment().await?;
-        let mut timings = Timings::default();
+    async fn second(&mut self, last: &Moment, done: f64) -> anyhow::Result<(Moment, Second, Timings)> {
+        // The workers speak about when a second is full; half-way between, all of them have, and none twice.
+        let until = self.started + Duration::from_secs_f64((last.at + 0.5).floor() + 0.5);
+        let was_interrupted = self.interrupted();
+        let interrupted = self.interrupted.wait_for(|interrupted| *interrupted && !was_interrupted);
+        tokio::select! {
+            () = sleep_until(until) => {}
+            Ok(_) = interrupted => {}
+        }
+        // Counts and delays are of the same looks of the workers: nothing is waited for in between.
+        let (counts, mut timings) = (self.counts()?, Timings::default());
         for worker in &self.workers {
             timings.add(&std::mem::take(&mut worker.heard.lock().timings));
         }
+        let now = self.moment_of(counts).await;
+        self.look_out(&now.counts);
         let counts = now.counts.since(&last.counts);
         let elapsed = (now.at - last.at).max(0.001);
         let pairs = now.usage.iter().zip(&last.usage);
@@ -360,50 +437,45 @@ impl Fleet {
             rss_mib: now.usage.iter().map(|usage| usage.rss_kib as f64 / 1_024.0).collect(),
             lag_seconds: now.lag_seconds,
         };
-        (self.progress)(&second);
+        (self.progress)(&second, done);
         Ok((now, second, timings))
     }
-}
 
-impl Worker {
-    async fn start(plan: Assignment) -> anyhow::Result<Self> {
-        let publishers = plan.seats.iter().filter(|seat| seat.publishes).count();
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
-        let mut orders = process.stdin.take().context("stdin is piped")?;
-        let said = process.stdout.take().context("stdout is piped")?;
-        orders.write_all(format!("{}\n", serde_json::to_string(&plan)?).as_bytes()).await?;
-        let heard = Arc::new(Mutex::new(Heard::default()));
-        let listener = Arc::clone(&heard);
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(said).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                listener.lock().hear(&line);
-            }
-            listener.lock().is_over = true;
-        });
-        Ok(Self { process, orders, heard, publishers })
-    }
-
-    async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        let line = format!("{}\n", serde_json::to_string(order)?);
-        self.orders.write_all(line.as_bytes()).await.context("a worker has ended")
-    }
-}
-
-impl Heard {
-    fn hear(&mut self, line: &str) {
-        match serde_json::from_str(line) {
-            Ok(Said::Look(look)) => {
-                let Look { counts, timings } = *look;
-                self.counts = counts;
-                self.timings.add(&timings);
-            }
-            Ok(Said::Trouble(trouble)) => self.troubles.push(trouble),
-            Err(error) => self.troubles.push(format!("a worker said {line}: {error}")),
+    /// Notices that the run is over before its time.
+    fn look_out(&mut self, counts: &Counts) {
+        let (was, is_alone) = (self.alone_seconds, counts.connected == 0 && counts.disconnected > 0);
+        self.alone_seconds = if is_alone { was + 1 } else { 0 };
+        if self.over.is_none() && self.alone_seconds >= GONE_SECONDS_MAX {
+            let why = format!("the server is gone: nobody has been connected for {GONE_SECONDS_MAX} s");
+            self.over = Some(Over::Gone(why));
+        }
+        if self.over.is_none() && self.interrupted() {
+            self.over = Some(Over::Interrupted);
         }
     }
+}
+
+/// Becomes true when the process is asked to end; asked again, it ends at once.
+fn interruption() -> anyhow::Result<watch::Receiver<bool>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (said, heard) = watch::channel(false);
+    tokio::spawn(async move {
+        while !said.is_closed() {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if said.send_replace(true) {
+                std::process::exit(INTERRUPTED);
+            }
+        }
+    });
+    Ok(heard)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "clients are far below 2^52")]
+fn share(part: u64, all: u64) -> f64 {
+    part as f64 / all.max(1) as f64
 }
 
 /// When a run begins, and its name.

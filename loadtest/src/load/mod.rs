@@ -6,11 +6,16 @@
 
 mod fleet;
 mod frame;
+mod handle;
+mod hear;
+mod inbox;
 mod open;
 mod plan;
+mod response;
 mod seat;
+mod uplink;
 mod worker;
 
-pub use fleet::{Fleet, FleetOptions, Moment, Second, Stretch, run_name};
+pub use fleet::{Fleet, FleetOptions, Moment, Over, Second, Stretch, run_name};
 pub use plan::{Assignment, Load, Pace, Room, SeatPlan};
 pub use worker::run as run_worker;

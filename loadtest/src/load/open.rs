@@ -1,10 +1,13 @@
-//! From an address to the socket of a WebSocket.
+//! From an address to a socket: of a WebSocket, or for plain requests.
 
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
-use crate::http;
+use crate::{
+    dialect::Asked,
+    http::{self, HttpError},
+};
 
 /// Longest time to connect and to be in all rooms, in seconds.
 pub const OPEN_SECONDS_MAX: u64 = 30;
@@ -13,13 +16,29 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// A WebSocket's key may be any 16 bytes; the server's answer to it is not looked at.
 const KEY: &str = "c3RhcmxpbmctbG9hZHRlcw==";
 
+/// Answers over HTTP after which no other is to be expected.
+const FINAL_STATUS: [u16; 4] = [400, 401, 403, 404];
+/// The same, and refusals of the protocols, as a server says them.
+const FINAL_WORDS: [&str; 10] = [
+    "HTTP/1.1 400",
+    "HTTP/1.1 401",
+    "HTTP/1.1 403",
+    "HTTP/1.1 404",
+    "101 ",
+    "103 ",
+    "109 ",
+    "unauthorized",
+    "token_expired",
+    "forbidden",
+];
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error(transparent)]
-    Http(#[from] http::HttpError),
+    Http(#[from] HttpError),
     #[error("the server answered {0}")]
     Refused(String),
     #[error("the server closed the connection: {0}")]
@@ -34,10 +53,21 @@ pub enum Ended {
     Slow,
 }
 
-/// The socket of a WebSocket, and what the server has said ahead.
-pub async fn open(url: &str, path: &str, source: Option<IpAddr>) -> Result<(TcpStream, Vec<u8>), Ended> {
+impl Ended {
+    /// Whether trying again would end the same way: the address, the token or the right to a room is not good.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Http(HttpError::Status { status, .. }) => FINAL_STATUS.contains(&status.as_u16()),
+            Self::Http(HttpError::Address(_)) | Self::Closed(3500..=3999) => true,
+            Self::Refused(said) => FINAL_WORDS.iter().any(|word| said.contains(word)),
+            _ => false,
+        }
+    }
+}
+
+/// A connection to the server.
+pub async fn dial(url: &str, source: Option<IpAddr>) -> Result<TcpStream, Ended> {
     let address = http::address(url)?;
-    let authority = address.authority().map_or("", |authority| authority.as_str());
     let port = address.port_u16().unwrap_or(80);
     let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
     let to = lookup_host((host, port)).await?.next().ok_or(Ended::Lost)?;
@@ -47,6 +77,25 @@ pub async fn open(url: &str, path: &str, source: Option<IpAddr>) -> Result<(TcpS
     }
     let stream = socket.connect(to).await?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A request as it goes over the connection.
+pub fn request(url: &str, (method, path, body): &Asked) -> Result<String, Ended> {
+    let address = http::address(url)?;
+    let authority = address.authority().map_or("", |authority| authority.as_str());
+    let about = match body.len() {
+        0 => String::new(),
+        len => format!("Content-Type: text/plain; charset=UTF-8\r\nContent-Length: {len}\r\n"),
+    };
+    Ok(format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{about}\r\n{body}"))
+}
+
+/// The socket of a WebSocket, and what the server has said ahead.
+pub async fn open(url: &str, path: &str, source: Option<IpAddr>) -> Result<(TcpStream, Vec<u8>), Ended> {
+    let address = http::address(url)?;
+    let authority = address.authority().map_or("", |authority| authority.as_str());
+    let stream = dial(url, source).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"

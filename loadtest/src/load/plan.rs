@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, Transport},
     tally::{Counts, Timings},
     token::TokenSource,
 };
@@ -15,6 +15,8 @@ use crate::{
 pub struct Assignment {
     /// The protocol.
     pub dialect: Dialect,
+    /// What carries it.
+    pub transport: Transport,
     /// Where tokens come from; `None` for a server that asks for none.
     pub tokens: Option<TokenSource>,
     /// Names this run, so that nothing of it is taken for something of another.
@@ -67,6 +69,8 @@ pub enum Order {
     Load(Load),
     /// Send no more messages.
     Rest,
+    /// Everybody who has sent something sends one message more, so that who has missed the last one can tell.
+    LastWord,
     /// Break all connections that a storm hits, and let them come back, each after at most so many milliseconds.
     Storm {
         /// Over how long the first tries are spread, in milliseconds.
@@ -118,6 +122,8 @@ pub enum Said {
     Look(Box<Look>),
     /// Something went wrong that people should read; it goes on.
     Trouble(String),
+    /// A client cannot get in, and trying again would end the same way.
+    Hopeless(String),
 }
 
 /// What was counted and measured.

@@ -1,4 +1,4 @@
-//! One client: connects, joins its rooms, notes everything that it is given, and comes back when it is cut off.
+//! One client: connects, sends, and comes back when it is cut off. What it hears is taken in by [`super::hear`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,55 +14,72 @@ use tokio::{
 };
 
 use super::{
-    frame::{self, Frame},
-    open::{Ended, OPEN_SECONDS_MAX, open},
-    plan::SeatPlan,
+    frame,
+    hear::CatchUp,
+    inbox::{Inbox, Piece},
+    open::{Ended, OPEN_SECONDS_MAX, dial, open, request},
+    plan::{Assignment as Plan, SeatPlan},
     worker::Bench,
 };
 use crate::{
-    dialect::{Dialect, Heard, Place, Signal},
-    tally::{Delivered, Ledger, Note},
+    dialect::{Asked, Dialect, HEARTBEAT_SECONDS, Heard, Signal, Transport},
+    tally::{Ledger, Note},
 };
 
 /// Longest wait before another try, in milliseconds.
 const BACKOFF_MS_MAX: u64 = 20_000;
 /// First wait before another try, in milliseconds; it doubles from try to try, and each is a random part of it.
 const BACKOFF_MS_FIRST: u64 = 500;
+/// What may wait for a socket that takes no more, in bytes; messages beyond are refused by the tester itself.
+const UNSENT_BYTES_MAX: usize = 1_048_576;
 
 /// One client.
 pub struct Seat {
     pub plan: SeatPlan,
-    bench: Rc<Bench>,
-    state: RefCell<State>,
+    pub bench: Rc<Bench>,
+    pub state: RefCell<State>,
     /// Told when a storm cuts the connection.
     cut: Notify,
     /// How long to wait after the cut, in milliseconds.
     pub pause_ms: Cell<u64>,
     /// When the connection was lost, in microseconds of the run; to be taken once all is there again.
-    lost_us: Cell<Option<u64>>,
+    pub lost_us: Cell<Option<u64>>,
     /// Until when each message that has come back is followed by another.
     pub repeats_until_us: Cell<u64>,
 }
 
 #[derive(Default)]
-struct State {
+pub struct State {
     stream: Option<Rc<TcpStream>>,
     /// Bytes that the socket has not taken yet.
     unsent: Vec<u8>,
     last_id: u64,
-    waiting: HashMap<u64, Waiting>,
-    joined: HashSet<u32>,
-    is_seated: bool,
-    token: String,
+    pub waiting: HashMap<u64, Waiting>,
+    pub joined: HashSet<u32>,
+    pub is_greeted: bool,
+    pub is_seated: bool,
+    /// Names the connection and its node in the requests that go up beside it.
+    pub session: String,
+    pub node: String,
+    /// Rooms whose history is being read.
+    pub catching_up: HashMap<u32, CatchUp>,
+    /// How many connections there were before.
+    pub connections: u64,
     // What is below outlives a connection.
-    epochs: HashMap<u32, String>,
+    pub token: String,
+    /// Takes a session up again: its secret, and where it stood.
+    pub resume: (String, String),
+    /// The rooms that it was in, with the stream of each.
+    pub epochs: HashMap<u32, String>,
     sent: HashMap<u32, u64>,
-    ledger: Ledger,
+    pub ledger: Ledger,
     turn: usize,
 }
 
-enum Waiting {
+/// What an answer is waited for.
+pub enum Waiting {
     Join(u32),
+    Page(u32),
     Send { due_us: u64, members: u64 },
     Signal,
 }
@@ -98,6 +115,9 @@ impl Seat {
                 }
                 ended => {
                     self.bench.counts.borrow_mut().connect_failed += 1;
+                    if ended.is_final() {
+                        self.bench.hopeless(&ended);
+                    }
                     self.bench.trouble(&ended);
                 }
             }
@@ -119,16 +139,35 @@ impl Seat {
 
     /// Sends a message to the next of its rooms; `due_us` is when it should have been sent.
     pub fn publish(self: &Rc<Self>, due_us: u64) {
-        let bench = &self.bench;
         let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        bench.counts.borrow_mut().publishes += 1;
-        if !state.is_seated {
-            *bench.counts.borrow_mut().refused.entry("not connected".to_owned()).or_default() += 1;
-            return;
-        }
         let Some(&room) = self.plan.rooms.get(state.turn % self.plan.rooms.len().max(1)) else { return };
-        state.turn += 1;
+        if self.send(&mut state, room, due_us) {
+            state.turn += 1;
+        }
+    }
+
+    /// Sends one more message to each room that it has sent to, so that whoever misses the one before can tell.
+    pub fn last_word(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        let rooms: Vec<u32> = state.sent.keys().copied().collect();
+        for room in rooms {
+            self.send(&mut state, room, self.bench.now_us());
+        }
+    }
+
+    /// Returns whether it could be sent.
+    fn send(self: &Rc<Self>, state: &mut State, room: u32, due_us: u64) -> bool {
+        let bench = &self.bench;
+        bench.counts.borrow_mut().publishes += 1;
+        let obstacle = match state {
+            State { is_seated: false, .. } => Some("not connected"),
+            State { unsent, .. } if unsent.len() > UNSENT_BYTES_MAX => Some("the server does not read"),
+            _ => None,
+        };
+        if let Some(obstacle) = obstacle {
+            *bench.counts.borrow_mut().refused.entry(obstacle.to_owned()).or_default() += 1;
+            return false;
+        }
         let number = state.sent.entry(room).or_default();
         let note = Note { sender: self.plan.seat, room, number: *number, time_us: due_us };
         let client_id = format!("{}-{}-{room}-{number}", bench.plan.run, self.plan.seat);
@@ -141,6 +180,7 @@ impl Seat {
         let send = if bench.plan.tokens.is_some() { Dialect::send } else { Dialect::send_plainly };
         let text = send(dialect, id, &target.id, &client_id, &body);
         self.write(state, &text);
+        true
     }
 
     /// Tells that it types, or what it has read, in the room that it speaks in next.
@@ -169,23 +209,53 @@ impl Seat {
             Ok(Err(ended)) => return ended,
             Err(_) => return Ended::Slow,
         };
-        let hello = {
-            let mut state = self.state.borrow_mut();
-            state.stream = Some(Rc::clone(&stream));
-            self.bench.plan.dialect.hello(&state.token)
-        };
-        if let Some(hello) = hello {
-            self.write(&mut self.state.borrow_mut(), &hello);
+        self.state.borrow_mut().stream = Some(Rc::clone(&stream));
+        if let Err(ended) = self.begin(started_us) {
+            return ended;
         }
         let seated = async {
             sleep(Duration::from_secs(OPEN_SECONDS_MAX)).await;
             if self.is_seated() { std::future::pending().await } else { Ended::Slow }
         };
         tokio::select! {
-            ended = self.read(&stream, ahead, started_us) => ended,
+            ended = self.read(&stream, &ahead, started_us) => ended,
             ended = seated => ended,
+            ended = self.beat() => ended,
             () = self.cut.notified() => Ended::Cut,
         }
+    }
+
+    /// Says what the client says first.
+    fn begin(self: &Rc<Self>, started_us: u64) -> Result<(), Ended> {
+        let plan = &self.bench.plan;
+        if let Some((method, path, body)) = {
+            let state = self.state.borrow();
+            plan.transport.open(&state.token)
+        } {
+            return self.ask(&mut self.state.borrow_mut(), &(method, path, body));
+        }
+        if plan.dialect.is_greeted_by_opening() {
+            let greeted = Heard::Greeted { session: "", node: "" };
+            return self.hear(greeted, self.bench.now_us(), started_us);
+        }
+        let mut state = self.state.borrow_mut();
+        if let Some(hello) = plan.dialect.hello(&state.token) {
+            self.write(&mut state, &hello);
+        }
+        Ok(())
+    }
+
+    /// Shows from time to time that it is there, where the protocol has the client do that.
+    async fn beat(self: &Rc<Self>) -> Ended {
+        let dialect = self.bench.plan.dialect;
+        while dialect.heartbeat(0).is_some() {
+            sleep(Duration::from_secs(HEARTBEAT_SECONDS)).await;
+            let mut state = self.state.borrow_mut();
+            let id = state.next_id(Waiting::Signal);
+            let heartbeat = dialect.heartbeat(id).unwrap_or_default();
+            self.write(&mut state, &heartbeat);
+        }
+        std::future::pending().await
     }
 
     /// Forgets the connection. Returns whether it was in all its rooms.
@@ -195,6 +265,9 @@ impl Seat {
         state.unsent.clear();
         state.waiting.clear();
         state.joined.clear();
+        state.catching_up.clear();
+        state.is_greeted = false;
+        state.connections += 1;
         let was_seated = std::mem::take(&mut state.is_seated);
         if was_seated {
             self.bench.counts.borrow_mut().connected -= 1;
@@ -211,12 +284,18 @@ impl Seat {
             let token = tokens.token(url, &self.plan.user).await?;
             self.state.borrow_mut().token = token;
         }
-        let (stream, ahead) = open(url, self.bench.plan.dialect.path(), self.plan.source).await?;
+        let Plan { dialect, transport, .. } = &self.bench.plan;
+        if *transport != Transport::WebSocket {
+            return Ok((Rc::new(dial(url, self.plan.source).await?), Vec::new()));
+        }
+        let path = dialect.path(&self.state.borrow().token);
+        let (stream, ahead) = open(url, &path, self.plan.source).await?;
         Ok((Rc::new(stream), ahead))
     }
 
-    async fn read(self: &Rc<Self>, stream: &TcpStream, mut rest: Vec<u8>, started_us: u64) -> Ended {
-        if let Err(ended) = self.take(&mut rest, started_us) {
+    async fn read(self: &Rc<Self>, stream: &TcpStream, ahead: &[u8], started_us: u64) -> Ended {
+        let mut inbox = Inbox::new(self.bench.plan.transport);
+        if let Err(ended) = self.take(&mut inbox, ahead, started_us) {
             return ended;
         }
         loop {
@@ -230,177 +309,61 @@ impl Seat {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                 Err(error) => return error.into(),
             };
-            // Most reads bring whole frames, which need no copy.
-            let taken = if rest.is_empty() {
-                self.frames(&scratch[..read], started_us).map(|used| rest.extend(&scratch[used..read]))
-            } else {
-                rest.extend(&scratch[..read]);
-                self.take(&mut rest, started_us)
-            };
-            if let Err(ended) = taken {
+            if let Err(ended) = self.take(&mut inbox, &scratch[..read], started_us) {
                 return ended;
             }
         }
     }
 
-    fn take(self: &Rc<Self>, rest: &mut Vec<u8>, started_us: u64) -> Result<(), Ended> {
-        let used = self.frames(rest, started_us)?;
-        rest.drain(..used);
-        if rest.is_empty() {
-            *rest = Vec::new();
-        }
-        Ok(())
-    }
-
-    /// Takes all whole frames, and says how many bytes they are.
-    fn frames(self: &Rc<Self>, bytes: &[u8], started_us: u64) -> Result<usize, Ended> {
+    fn take(self: &Rc<Self>, inbox: &mut Inbox, bytes: &[u8], started_us: u64) -> Result<(), Ended> {
         let now_us = self.bench.now_us();
-        let mut used = 0;
-        while let Some((frame, len)) = frame::parse(&bytes[used..]) {
-            used += len;
-            match frame {
-                Frame::Message(text) => {
-                    let mut result = Ok(());
-                    let mut hear = |heard| {
-                        if result.is_ok() {
-                            result = self.hear(heard, now_us, started_us);
-                        }
-                    };
-                    let heard = self.bench.plan.dialect.listen(text, &mut hear);
-                    heard.map_err(|error| Ended::Strange(error.to_string()))?;
-                    result?;
-                }
-                Frame::Ping(payload) => {
-                    let mut out = Vec::new();
-                    frame::pong(payload, &mut out);
-                    self.write_bytes(&mut self.state.borrow_mut(), &out);
-                }
-                Frame::Pong => {}
-                Frame::Close(code) => return Err(Ended::Closed(code)),
-                Frame::Strange => return Err(Ended::Strange("an unexpected frame".to_owned())),
-            }
-        }
-        Ok(used)
-    }
-
-    fn hear(self: &Rc<Self>, heard: Heard<'_>, now_us: u64, started_us: u64) -> Result<(), Ended> {
-        let dialect = self.bench.plan.dialect;
-        let mut state = self.state.borrow_mut();
-        match heard {
-            Heard::Message { room, note, place } => {
-                let follows = self.deliver(&mut state, room, note, place, now_us);
-                drop(state);
-                if follows {
-                    self.publish(now_us);
-                }
-            }
-            Heard::Ping => self.write(&mut state, dialect.pong()),
-            Heard::Opened => {
-                let greeting = dialect.greeting(&state.token);
-                self.write(&mut state, &greeting);
-            }
-            Heard::Greeted => {
-                for &room in &self.plan.rooms {
-                    self.join(&mut state, room);
-                }
-                self.seat_if_complete(&mut state, started_us);
-            }
-            Heard::Joined { id, epoch, offset, recovered } => {
-                if let Some(Waiting::Join(room)) = state.waiting.remove(&id) {
-                    let is_return = state.epochs.insert(room, epoch.to_owned()).is_some();
-                    if is_return && !recovered {
-                        self.bench.counts.borrow_mut().limited += 1;
+        let Plan { dialect, transport, .. } = &self.bench.plan;
+        inbox.take(bytes, &mut |piece| match piece {
+            Piece::Text(text) => {
+                let mut result = Ok(());
+                let mut hear = |heard| {
+                    if result.is_ok() {
+                        result = self.hear(heard, now_us, started_us);
                     }
-                    state.ledger.begin(room, offset);
-                    state.joined.insert(room);
-                    self.seat_if_complete(&mut state, started_us);
-                }
+                };
+                let heard = dialect.listen(text, &mut hear);
+                heard.map_err(|error| Ended::Strange(error.to_string()))?;
+                result
             }
-            Heard::Done { id } => match state.waiting.remove(&id) {
-                Some(Waiting::Join(room)) => {
-                    state.joined.insert(room);
-                    self.seat_if_complete(&mut state, started_us);
-                }
-                Some(Waiting::Send { due_us, members }) => {
-                    let mut counts = self.bench.counts.borrow_mut();
-                    counts.accepted += 1;
-                    counts.due += members;
-                    self.bench.timings.borrow_mut().accept.record(now_us.saturating_sub(due_us));
-                }
-                Some(Waiting::Signal) | None => {}
-            },
-            Heard::Refused { id, code } => match state.waiting.remove(&id) {
-                Some(Waiting::Send { .. }) => {
-                    *self.bench.counts.borrow_mut().refused.entry(code).or_default() += 1;
-                }
-                Some(Waiting::Signal) => self.bench.signals_refused.set(true),
-                Some(Waiting::Join(_)) | None => return Err(Ended::Refused(code)),
-            },
-            Heard::Unsubscribed(id) => {
-                self.bench.counts.borrow_mut().unsubscribed += 1;
-                let rooms = &self.bench.plan.rooms;
-                if let Some(&room) = self.plan.rooms.iter().find(|&&room| rooms[room as usize].id == id) {
-                    self.join(&mut state, room);
-                }
+            Piece::Ping(payload) => {
+                let mut out = Vec::new();
+                frame::pong(payload, &mut out);
+                self.write_bytes(&mut self.state.borrow_mut(), &out);
+                Ok(())
             }
-            Heard::Event => self.bench.counts.borrow_mut().events += 1,
-        }
+            Piece::Fetched => {
+                let mut state = self.state.borrow_mut();
+                let next = transport.fetch(&state.session);
+                next.map_or(Ok(()), |next| self.ask(&mut state, &next))
+            }
+        })
+    }
+
+    /// Asks on the connection itself.
+    fn ask(self: &Rc<Self>, state: &mut State, asked: &Asked) -> Result<(), Ended> {
+        let request = request(&self.plan.url, asked)?;
+        self.write_bytes(state, request.as_bytes());
         Ok(())
     }
 
-    /// Notes a delivery. Returns whether it asks for another message of this seat.
-    fn deliver(&self, state: &mut State, room: &str, note: Note, place: u64, now_us: u64) -> bool {
-        let mut counts = self.bench.counts.borrow_mut();
-        let target = self.bench.plan.rooms.get(note.room as usize);
-        let is_meant = target.is_some_and(|target| room.is_empty() || target.id == room);
-        if !is_meant || !self.plan.rooms.contains(&note.room) {
-            counts.misdelivered += 1;
-            return false;
+    /// Says something, by the transport's way up.
+    pub fn write(self: &Rc<Self>, state: &mut State, text: &str) {
+        let transport = self.bench.plan.transport;
+        if transport == Transport::WebSocket {
+            let mut out = Vec::with_capacity(text.len() + 14);
+            frame::text(text, &mut out);
+            return self.write_bytes(state, &out);
         }
-        match state.ledger.enter(&note, place) {
-            Delivered::New => counts.delivered += 1,
-            Delivered::Late => {
-                counts.delivered += 1;
-                counts.reordered += 1;
-            }
-            Delivered::Repeated => {
-                counts.repeated += 1;
-                return false;
-            }
+        let SeatPlan { url, source, seat, .. } = &self.plan;
+        let asked = transport.bring(&state.session, &state.node, text);
+        if !self.bench.uplinks.post(&self.bench, url, *source, *seat, asked) {
+            self.bench.trouble(&"too many requests wait on the way up; what is not sent remains unknown");
         }
-        // What was missed while away says nothing about the delay of a delivery.
-        if state.is_seated {
-            self.bench.timings.borrow_mut().delivery.record(now_us.saturating_sub(note.time_us));
-        }
-        note.sender == self.plan.seat && now_us < self.repeats_until_us.get()
-    }
-
-    fn join(self: &Rc<Self>, state: &mut State, room: u32) {
-        let id = state.next_id(Waiting::Join(room));
-        let epoch = state.epochs.get(&room).cloned();
-        let from = epoch.map(|epoch| Place { epoch, offset: state.ledger.place(room) });
-        let plan = &self.bench.plan;
-        self.write(state, &plan.dialect.join(id, &plan.rooms[room as usize].id, from.as_ref()));
-    }
-
-    fn seat_if_complete(&self, state: &mut State, started_us: u64) {
-        if state.is_seated || state.joined.len() < self.plan.rooms.len() {
-            return;
-        }
-        state.is_seated = true;
-        self.bench.counts.borrow_mut().connected += 1;
-        let now_us = self.bench.now_us();
-        let mut timings = self.bench.timings.borrow_mut();
-        timings.connect.record(now_us - started_us);
-        if let Some(lost_us) = self.lost_us.take() {
-            timings.resume.record(now_us - lost_us);
-        }
-    }
-
-    fn write(self: &Rc<Self>, state: &mut State, text: &str) {
-        let mut out = Vec::with_capacity(text.len() + 14);
-        frame::text(text, &mut out);
-        self.write_bytes(state, &out);
     }
 
     /// Gives bytes to the socket, and what it does not take to a task that waits for it.
@@ -434,7 +397,7 @@ impl Seat {
 }
 
 impl State {
-    fn next_id(&mut self, waiting: Waiting) -> u64 {
+    pub fn next_id(&mut self, waiting: Waiting) -> u64 {
         // 1 is the greeting's in a protocol that numbers it.
         self.last_id = self.last_id.max(1) + 1;
         self.waiting.insert(self.last_id, waiting);

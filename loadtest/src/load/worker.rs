@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     plan::{Assignment, Load, Look, Order, Pace, Said},
     seat::Seat,
+    uplink::Uplinks,
 };
 use crate::{
     clock,
@@ -42,11 +43,14 @@ pub struct Bench {
     pub timings: RefCell<Timings>,
     /// Where bytes are read to: by one client at a time, since there is one thread.
     pub scratch: RefCell<Vec<u8>>,
+    /// Where requests go up, for transports that need it.
+    pub uplinks: Uplinks,
     /// The server does not know typing or receipts.
     pub signals_refused: Cell<bool>,
     /// No more messages are to be sent.
     rests: Cell<bool>,
     troubles: Cell<u32>,
+    is_hopeless: Cell<bool>,
 }
 
 impl Bench {
@@ -60,6 +64,13 @@ impl Bench {
         if self.troubles.get() < TROUBLES_MAX {
             self.troubles.set(self.troubles.get() + 1);
             say(&Said::Trouble(what.to_string()));
+        }
+    }
+
+    /// Tells once that no client will get in.
+    pub fn hopeless(&self, why: &impl Display) {
+        if !self.is_hopeless.replace(true) {
+            say(&Said::Hopeless(why.to_string()));
         }
     }
 }
@@ -84,9 +95,11 @@ async fn serve() -> anyhow::Result<()> {
         counts: RefCell::default(),
         timings: RefCell::default(),
         scratch: RefCell::new(vec![0; READ_BYTES]),
+        uplinks: Uplinks::default(),
         signals_refused: Cell::new(false),
         rests: Cell::new(false),
         troubles: Cell::new(0),
+        is_hopeless: Cell::new(false),
     });
     let seats: Vec<Rc<Seat>> =
         bench.plan.seats.iter().map(|plan| Rc::new(Seat::new(plan.clone(), Rc::clone(&bench)))).collect();
@@ -99,7 +112,11 @@ async fn serve() -> anyhow::Result<()> {
                 bench.rests.set(false);
                 spawn_local(drive(Rc::clone(&bench), Rc::clone(&seats), load));
             }
-            Order::Rest => bench.rests.set(true),
+            Order::Rest => {
+                bench.rests.set(true);
+                seats.iter().for_each(|seat| seat.repeats_until_us.set(0));
+            }
+            Order::LastWord => seats.iter().for_each(Seat::last_word),
             Order::Storm { spread_ms } => {
                 for seat in seats.iter().filter(|seat| seat.plan.storms) {
                     seat.cut(rand::random_range(0..=spread_ms));

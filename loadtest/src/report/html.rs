@@ -3,15 +3,17 @@
 use std::fmt::Write;
 
 use super::Report;
-use crate::load::Second;
+use crate::{load::Second, tally::Percentiles};
 
 /// Size of a chart, in pixels.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 220.0;
 /// Room for the axes, in pixels.
-const LEFT: f64 = 56.0;
-const BOTTOM: f64 = 28.0;
+const LEFT: f64 = 68.0;
+const BOTTOM: f64 = 32.0;
 const TOP: f64 = 12.0;
+/// Points of a chart's line.
+const POINTS_MAX: usize = 800;
 /// Lines of a chart's scale.
 const STEPS: u32 = 4;
 /// Colours that people who see few of them can still tell apart.
@@ -22,8 +24,10 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1rem;margin:0 0 .4rem}.sub{color:#5a66
 .tiles{display:flex;flex-wrap:wrap;gap:.8rem;margin:0 0 1.2rem}.tile{border:1px solid #d9dfe6;border-radius:8px;padding:.6rem 1rem;min-width:8.5rem}\
 .tile b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.tile span{color:#5a6675;font-size:.85rem}\
 .good{border-left:5px solid #009e73}.bad{border-left:5px solid #c0272d}\
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:1rem}figure{margin:0;border:1px solid #d9dfe6;border-radius:8px;padding:.8rem}\
-svg{width:100%;height:auto;display:block}pre{background:#f5f7f9;border-radius:8px;padding:1rem;overflow:auto;font-size:13px}\
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr));gap:1rem}figure{margin:0;border:1px solid #d9dfe6;border-radius:8px;padding:.8rem}\
+svg{width:100%;height:auto;display:block}svg text{font-size:12px;fill:#78828f}code{overflow-wrap:anywhere}\
+@media(max-width:700px){body{margin:1rem auto}svg text{font-size:19px}.tile{flex:1 1 40%;min-width:0;padding:.5rem .7rem}}\
+pre{background:#f5f7f9;border-radius:8px;padding:1rem;overflow:auto;font-size:13px}\
 .key{display:flex;gap:1rem;flex-wrap:wrap;font-size:.85rem;color:#5a6675}.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;margin-right:.35rem;vertical-align:-1px}\
 @media(prefers-color-scheme:dark){body{background:#12161c;color:#e3e8ee}.tile,figure{border-color:#303a46}pre{background:#1b222b}.sub,.tile span,.key{color:#9aa7b5}}";
 
@@ -31,7 +35,8 @@ svg{width:100%;height:auto;display:block}pre{background:#f5f7f9;border-radius:8p
 pub fn page(report: &Report) -> String {
     let mut page = String::new();
     let verdict = if report.is_good() { "good" } else { "bad" };
-    let Report { scenario, connections, rooms, seconds, command, machine, series, .. } = report;
+    let Report { scenario, connections, rooms, seconds, command, machine, .. } = report;
+    let series = &thinned(&report.series);
     let _ = write!(
         page,
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
@@ -52,9 +57,9 @@ pub fn page(report: &Report) -> String {
             "Delay of deliveries, ms",
             series,
             &[
-                line("p50", &|second| second.delay.p50),
-                line("p99", &|second| second.delay.p99),
-                line("max", &|second| second.delay.max),
+                line("p50", &|second| known(second.delay.p50, second)),
+                line("p99", &|second| known(second.delay.p99, second)),
+                line("max", &|second| known(second.delay.max, second)),
             ],
             &mut page,
         );
@@ -98,7 +103,7 @@ pub fn page(report: &Report) -> String {
 
 fn tiles(report: &Report, verdict: &str, page: &mut String) {
     let total = &report.total;
-    let wrong = total.lost() + total.repeated + total.reordered + total.misdelivered;
+    let wrong = total.lost() + total.repeated + total.reordered + total.misdelivered + total.damaged;
     page.push_str("<div class=tiles>");
     let mut tile = |class: &str, value: String, what: &str| {
         let _ = write!(page, "<div class='tile {class}'><b>{value}</b><span>{what}</span></div>");
@@ -110,6 +115,13 @@ fn tiles(report: &Report, verdict: &str, page: &mut String) {
         tile(class, found, &format!("{}, at most {}", escape(&objective.name), objective.at_most));
     }
     page.push_str("</div>");
+    if let Some(why) = &report.over {
+        let _ = write!(page, "<p class='tile bad'>Ended early: {}</p>", escape(why));
+    }
+    if report.absent > 0 {
+        let _ =
+            write!(page, "<p class='tile bad'>{} clients were not connected at the end</p>", report.absent);
+    }
     if let Some(why) = &report.limited {
         let _ = write!(page, "<p class='tile bad'>Delays and rates are not told: {}</p>", escape(why));
     }
@@ -133,9 +145,52 @@ fn page_open(tile: &mut dyn FnMut(&str, String, &str), report: &Report, verdict:
     if cpu > 0.0 {
         tile("", format!("{cpu:.2} µs"), "server CPU for each delivery");
     }
-    if let Some(capacity) = &report.capacity {
-        tile("", format!("{:.0}", capacity.publishes_per_second), "publishes/s held");
+    if report.total.unrecoverable > 0 {
+        tile("", report.total.not_recovered.to_string(), "missed while away: the server keeps nothing");
     }
+    if let Some(capacity) = &report.capacity {
+        let class = if capacity.is_servers { "" } else { "bad" };
+        let what =
+            if capacity.is_servers { "publishes/s held" } else { "publishes/s held, not the server's limit" };
+        tile(class, format!("{:.0}", capacity.publishes_per_second), what);
+    }
+}
+
+/// A delay, or no number where nothing was delivered.
+fn known(delay: f64, second: &Second) -> f64 {
+    if second.delay.count > 0 { delay } else { f64::NAN }
+}
+
+/// So few points that a page stays small, however long the run was; of what is thrown together, delays and memory show the worst.
+fn thinned(series: &[Second]) -> Vec<Second> {
+    let together = series.len().div_ceil(POINTS_MAX).max(1);
+    let worst = |one: Percentiles, other: &Second| Percentiles {
+        count: one.count + other.delay.count,
+        p50: one.p50.max(other.delay.p50),
+        p90: one.p90.max(other.delay.p90),
+        p99: one.p99.max(other.delay.p99),
+        p999: one.p999.max(other.delay.p999),
+        max: one.max.max(other.delay.max),
+    };
+    let point = |part: &[Second]| -> Option<Second> {
+        let last = part.last()?;
+        let each = |values: fn(&Second) -> &Vec<f64>, join: fn(f64, f64) -> f64| -> Vec<f64> {
+            let joined =
+                |at: usize| part.iter().filter_map(|second| values(second).get(at).copied()).fold(0.0, join);
+            (0..values(last).len()).map(joined).collect()
+        };
+        Some(Second {
+            at: last.at,
+            connected: part.iter().map(|second| second.connected).min()?,
+            publishes: part.iter().map(|second| second.publishes).sum(),
+            delivered: part.iter().map(|second| second.delivered).sum(),
+            delay: part.iter().fold(Percentiles::default(), worst),
+            cores: each(|second| &second.cores, f64::max),
+            rss_mib: each(|second| &second.rss_mib, f64::max),
+            lag_seconds: part.iter().filter_map(|second| second.lag_seconds).reduce(f64::max),
+        })
+    };
+    series.chunks(together).filter_map(point).collect()
 }
 
 /// A second of a run is not exactly one.
@@ -167,16 +222,18 @@ fn chart(title: &str, series: &[Second], lines: &[(String, Vec<f64>)], page: &mu
         let at = y(value);
         let _ = write!(
             page,
-            "<line x1={LEFT} x2={WIDTH} y1={at:.1} y2={at:.1} stroke=#8884 /><text x={:.0} y={:.1} text-anchor=end font-size=12 fill=#78828f>{}</text>",
+            "<line x1={LEFT} x2={WIDTH} y1={at:.1} y2={at:.1} stroke=#8884 /><text x={:.0} y={:.1} text-anchor=end>{}</text>",
             LEFT - 6.0,
             at + 4.0,
             short(value)
         );
         let seconds = first.at + span * f64::from(step) / f64::from(STEPS);
+        // The last one would be cut off in the middle.
+        let anchor = if step == STEPS { "end" } else { "middle" };
         let _ = write!(
             page,
-            "<text x={:.0} y={:.0} text-anchor=middle font-size=12 fill=#78828f>{seconds:.0} s</text>",
-            x(seconds).min(WIDTH - 14.0),
+            "<text x={:.0} y={:.0} text-anchor={anchor}>{seconds:.0} s</text>",
+            x(seconds),
             HEIGHT - 8.0
         );
     }
@@ -184,6 +241,7 @@ fn chart(title: &str, series: &[Second], lines: &[(String, Vec<f64>)], page: &mu
         let points: Vec<String> = series
             .iter()
             .zip(values)
+            .filter(|(_, value)| value.is_finite())
             .map(|(second, value)| format!("{:.1},{:.1}", x(second.at), y(*value)))
             .collect();
         let _ = write!(
@@ -244,5 +302,16 @@ mod tests {
         assert!(page.contains("<polyline") && page.contains("p99 &lt;ms&gt;") && page.contains("not known"));
         assert!(!page.contains("http") && !page.contains("<script"), "it asks nobody for anything");
         assert_eq!((nice(0.0), nice(3.0), nice(81.0)), (1.0, 4.0, 100.0));
+    }
+
+    #[test]
+    fn a_long_run_keeps_its_worst_and_all_that_was_counted() {
+        let mut series =
+            vec![Second { delivered: 2, rss_mib: vec![1.0], ..Second::default() }; 3 * POINTS_MAX];
+        series[1].delay.p99 = 9.0;
+        let points = thinned(&series);
+        assert_eq!(points.len(), POINTS_MAX);
+        assert!(points[0].delay.p99 > 8.0 && points[0].delivered == 6 && points[0].rss_mib == [1.0]);
+        assert_eq!(thinned(&series[..5]), series[..5]);
     }
 }

@@ -62,6 +62,12 @@ pub struct Report {
     pub figures: BTreeMap<String, f64>,
     /// What was demanded.
     pub objectives: Vec<Objective>,
+    /// Clients that were not connected at the end.
+    pub absent: u64,
+    /// Why the run ended before its time.
+    pub over: Option<String>,
+    /// It ended since there was no server any more.
+    pub is_gone: bool,
     /// What went wrong, in words.
     pub troubles: Vec<String>,
     /// Second by second.
@@ -119,6 +125,8 @@ pub struct Capacity {
     pub limit: String,
     /// What had no more to give.
     pub resource: String,
+    /// Whether that was the server, or what it depends on, and not the tester.
+    pub is_servers: bool,
 }
 
 /// One thing that was demanded.
@@ -140,8 +148,13 @@ impl Objective {
 }
 
 impl Report {
-    /// Whether nothing is wrong: every delivery came as it should, and all that was demanded holds.
+    /// Whether every delivery came as it should, and everybody was there at the end.
+    pub fn is_sound(&self) -> bool {
+        self.total.is_clean() && self.absent == 0 && !self.is_gone
+    }
+
+    /// Whether nothing is wrong, and all that was demanded holds.
     pub fn is_good(&self) -> bool {
-        self.total.is_clean() && self.objectives.iter().all(Objective::is_met)
+        self.is_sound() && self.objectives.iter().all(Objective::is_met)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Report, Step, Used};
+use super::{Capacity, Report, Step, Used};
 use crate::tally::Percentiles;
 
 impl Display for Report {
@@ -12,6 +12,12 @@ impl Display for Report {
             f,
             "\n{scenario}: {connections} connections in {rooms} rooms, {seconds:.0} s measured, {workers} workers"
         )?;
+        if let Some(why) = &self.over {
+            writeln!(f, "  ENDED EARLY   {why}; this is what was seen until then")?;
+        }
+        if self.absent > 0 {
+            writeln!(f, "  WRONG         {} clients were not connected at the end", self.absent)?;
+        }
         if total.publishes > 0 {
             let (refused, unknown) = (total.refused(), total.unknown());
             writeln!(
@@ -35,11 +41,24 @@ impl Display for Report {
                 f,
                 "  checked       {verdict}: lost {lost}, repeated {repeated}, reordered {reordered}, to others {wrong}"
             )?;
+            if total.damaged > 0 {
+                writeln!(f, "    damaged     {:>10}   came otherwise than they were sent", total.damaged)?;
+            }
+            if total.unrecoverable > 0 {
+                writeln!(
+                    f,
+                    "  not recovered {:>10}   missed while away, in {} returns to rooms of which the server keeps nothing",
+                    total.not_recovered, total.unrecoverable
+                )?;
+            }
+            if total.resent > 0 {
+                writeln!(f, "  sent again    {:>10}   by recoveries, as the protocol allows", total.resent)?;
+            }
         }
         if total.disconnected + total.connect_failed + total.unsubscribed + total.limited > 0 {
             writeln!(
                 f,
-                "  connections   {} lost, {} tries failed, {} unsubscribed, {} resumed without all that was missed",
+                "  connections   {} lost, {} tries failed, {} unsubscribed, {} resumes read on in the history",
                 total.disconnected, total.connect_failed, total.unsubscribed, total.limited
             )?;
         }
@@ -140,11 +159,14 @@ impl Report {
             )?;
         }
         if let Some(found) = &self.capacity {
+            let Capacity { publishes_per_second, deliveries_per_second, limit, resource, is_servers } = found;
+            let what = if *is_servers { "CAPACITY     " } else { "NO CAPACITY  " };
             writeln!(
                 f,
-                "  CAPACITY      {:.0} publishes/s, {:.0} deliveries/s; then {}; {}",
-                found.publishes_per_second, found.deliveries_per_second, found.limit, found.resource
+                "  {what} {publishes_per_second:.0} publishes/s, {deliveries_per_second:.0} deliveries/s held; then {limit}"
             )?;
+            let is_what = if *is_servers { "set by" } else { "not the server's limit:" };
+            writeln!(f, "                {is_what} {resource}")?;
         }
         Ok(())
     }

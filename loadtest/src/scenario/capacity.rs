@@ -4,14 +4,14 @@ use clap::{Args, ValueEnum};
 
 use super::{
     Common,
-    flags::positive,
+    flags::{at_least_one, positive},
     measure::{Frame, cores, limited, whole},
     shapes::{ChatShape, Fanout, chat_load, chat_setup, fanout_setup},
 };
 use crate::{
     load::{Load, Moment, Pace, Stretch},
     report::{self, Report, Step},
-    usage,
+    usage::{Machine, ProcessUse},
 };
 
 /// What an objective is when none is given: 99 of 100 deliveries in so many milliseconds.
@@ -29,6 +29,9 @@ const CORE_BUSY: f64 = 0.9;
 /// Share of the machine's time without work below which it counts as busy.
 const MACHINE_IDLE: f64 = 0.1;
 
+/// Share of the machine's cores above which the tester, when nothing is left of them, may have been what was too much.
+const TESTER_SHARE: f64 = 0.25;
+
 /// What the load looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
@@ -45,7 +48,7 @@ pub struct Capacity {
     #[arg(long, value_enum, default_value_t = Shape::Fanout)]
     pub shape: Shape,
     /// Members of the room (fanout)
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = at_least_one)]
     pub room: usize,
     /// Messages in a second at the first step
     #[arg(long, default_value_t = 20.0, value_parser = positive)]
@@ -84,39 +87,45 @@ pub async fn run(flags: &Capacity) -> anyhow::Result<Report> {
     let frame = Frame::new("capacity", &flags.common, &setup).await?;
     let (mut fleet, mut series) = setup.start().await?;
     let (mut steps, mut rate, mut tries) = (Vec::<Step>::new(), flags.from, 0);
-    let mut last = Stretch::default();
-    let mut resource = String::new();
-    while steps.len() < STEPS_MAX {
-        let load = load(flags, rate);
-        let stretch = fleet.run(flags.common.warmup, &load).await?;
+    let mut held = Stretch::default();
+    let mut found = None;
+    while steps.len() < STEPS_MAX && found.is_none() && fleet.over().is_none() {
+        let stretch = fleet.run(flags.common.warmup, &load(flags, rate)).await?;
         series.extend(stretch.series.iter().cloned());
         let mut step = step(flags, &stretch, rate);
         let own = limited(&fleet, &stretch);
-        if let (Some(own), None) = (&own, &step.broken) {
-            step.broken = Some(own.clone());
-        }
-        let broken = step.broken.is_some();
+        step.broken = step.broken.or(own.clone());
+        let broken = step.broken.clone();
         steps.push(step);
-        let held = last;
-        last = stretch;
-        if !broken {
-            (rate, tries) = (rate * flags.factor, 0);
-            continue;
-        }
-        tries += 1;
-        if tries >= TRIES {
-            resource = own.map_or_else(|| busy(&last), |own| format!("the tester itself: {own}"));
-            last = if held.series.is_empty() { last } else { held };
-            break;
+        match broken {
+            None => {
+                (rate, tries, held) = (rate * flags.factor, 0, stretch);
+            }
+            Some(broken) => {
+                tries += 1;
+                if tries >= TRIES {
+                    found = Some((broken, cause(&stretch, own)));
+                }
+                if held.series.is_empty() {
+                    held = stretch;
+                }
+            }
         }
     }
-    let mut report = frame.report(&fleet, &last);
-    let held = steps.iter().rfind(|step| step.broken.is_none());
+    let mut report = frame.report(&fleet, &held);
+    // What is checked is the whole run, and not the last step that held.
+    let end = fleet.moment().await?;
+    report.absent = report.connections.saturating_sub(end.counts.connected);
+    report.total = end.counts;
+    let best = steps.iter().rfind(|step| step.broken.is_none());
+    let nothing = || ("nothing broke".to_owned(), Cause::unknown("more steps would be needed"));
+    let (limit, Cause { resource, is_servers }) = found.unwrap_or_else(nothing);
     report.capacity = Some(report::Capacity {
-        publishes_per_second: held.map_or(0.0, |step| step.publishes_per_second),
-        deliveries_per_second: held.map_or(0.0, |step| step.deliveries_per_second),
-        limit: steps.last().and_then(|step| step.broken.clone()).unwrap_or("nothing broke".to_owned()),
+        publishes_per_second: best.map_or(0.0, |step| step.publishes_per_second),
+        deliveries_per_second: best.map_or(0.0, |step| step.deliveries_per_second),
+        limit,
         resource,
+        is_servers,
     });
     (report.steps, report.series) = (steps, series);
     Ok(report)
@@ -125,16 +134,17 @@ pub async fn run(flags: &Capacity) -> anyhow::Result<Report> {
 fn load(flags: &Capacity, rate: f64) -> Load {
     match flags.shape {
         Shape::Fanout => {
-            Load { seconds: flags.common.seconds, pace: Pace::PerSecond(rate), typing: 0.0, receipts: 0.0 }
+            Load { seconds: flags.common.seconds(), pace: Pace::PerSecond(rate), typing: 0.0, receipts: 0.0 }
         }
-        Shape::Chat => chat_load(&flags.chat, rate, flags.common.seconds),
+        Shape::Chat => chat_load(&flags.chat, rate, flags.common.seconds()),
     }
 }
 
-/// What a step came to, and whether it held.
+/// What a step came to, and whether it held. It begins and ends at rest, so that what it lost is what of its own messages, those
+/// of its warm-up among them, had not come when nothing more came.
 fn step(flags: &Capacity, stretch: &Stretch, rate: f64) -> Step {
     let seconds = stretch.measured_seconds();
-    let counts = stretch.after.counts.since(&stretch.before.counts);
+    let counts = stretch.after.counts.since(&stretch.rested.counts);
     let delay = stretch.timings.delivery.percentiles();
     let lag_seconds = stretch.series.iter().filter_map(|second| second.lag_seconds).reduce(f64::max);
     let failed = counts.refused() + counts.unknown();
@@ -174,29 +184,130 @@ fn step(flags: &Capacity, stretch: &Stretch, rate: f64) -> Step {
 }
 
 /// What had no more to give at the end.
-fn busy(stretch: &Stretch) -> String {
+struct Cause {
+    resource: String,
+    is_servers: bool,
+}
+
+impl Cause {
+    fn of_server(resource: String) -> Self {
+        Self { resource, is_servers: true }
+    }
+
+    fn of_tester(resource: String) -> Self {
+        Self { resource, is_servers: false }
+    }
+
+    fn unknown(resource: &str) -> Self {
+        Self { resource: resource.to_owned(), is_servers: false }
+    }
+}
+
+fn cause(stretch: &Stretch, own: Option<String>) -> Cause {
+    if let Some(own) = own {
+        return Cause::of_tester(format!("the tester itself: {own}"));
+    }
     let seconds = stretch.measured_seconds();
-    let used = stretch.used();
-    let Moment { usage, machine, .. } = &stretch.at_end;
-    let all = usage::Machine::here().cores;
-    let idle = whole(machine.idle_us - stretch.before.machine.idle_us)
-        / whole((machine.total_us - stretch.before.machine.total_us).max(1));
-    let busiest = usage.iter().zip(&used).max_by_key(|(_, used)| **used);
-    match busiest {
-        _ if idle < MACHINE_IDLE => {
-            let shares: Vec<String> = usage
-                .iter()
-                .zip(&used)
-                .map(|(usage, used)| format!("{} {:.2}", usage.name, cores(*used, seconds)))
-                .collect();
-            format!("the machine's {all} cores had nothing left ({} cores)", shares.join(", "))
+    let Moment { usage, machine, counts, .. } = &stretch.at_end;
+    let tester = cores(counts.cpu_us.saturating_sub(stretch.before.counts.cpu_us), seconds);
+    let used: Vec<(&ProcessUse, f64)> =
+        usage.iter().zip(stretch.used().into_iter().map(|used| cores(used, seconds))).collect();
+    let is_full = |(usage, used): &&(&ProcessUse, f64)| {
+        usage.cores.is_some_and(|all| all < Machine::here().cores && *used > CORE_BUSY * whole(all as u64))
+    };
+    if let Some((usage, used)) = used.iter().find(is_full) {
+        return Cause::of_server(format!(
+            "the CPU of {}: it used {used:.2} cores, all that it may",
+            usage.name
+        ));
+    }
+    let all = Machine::here().cores;
+    let idle = whole(machine.idle_us.saturating_sub(stretch.before.machine.idle_us))
+        / whole(machine.total_us.saturating_sub(stretch.before.machine.total_us).max(1));
+    if idle < MACHINE_IDLE {
+        let shares = used.iter().map(|(usage, used)| format!("{} {used:.2}", usage.name));
+        let shares: Vec<String> = shares.chain([format!("the tester {tester:.2}")]).collect();
+        let resource = format!("the CPU: the machine's {all} cores had nothing left ({})", shares.join(", "));
+        return if tester > TESTER_SHARE * whole(all as u64) {
+            Cause::of_tester(format!("{resource}; let the tester run elsewhere"))
+        } else {
+            Cause::of_server(resource)
+        };
+    }
+    let refused = stretch.after.counts.since(&stretch.rested.counts).refused;
+    let busiest = used.iter().max_by(|one, other| one.1.total_cmp(&other.1));
+    match (refused.iter().max_by_key(|(_, count)| **count), busiest) {
+        (Some((code, count)), _) => {
+            Cause::of_server(format!("a limit of the server: it refused {count} messages ({code})"))
         }
-        Some((usage, &used)) if cores(used, seconds) > CORE_BUSY => {
-            format!("{} used {:.2} cores", usage.name, cores(used, seconds))
+        (None, Some((usage, used))) if *used > CORE_BUSY => {
+            Cause::of_server(format!("the CPU of {}, if it has one busy thread: {used:.2} cores", usage.name))
         }
-        Some(_) => {
-            "no watched process and not the machine was busy: look at limits, locks, the network".to_owned()
+        (None, Some(_)) => Cause::of_server(
+            "something beside the CPU, since no watched process and not the machine was busy: locks, the network, the disk"
+                .to_owned(),
+        ),
+        (None, None) => Cause::unknown("not known what: give --pid or --metrics of the server"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{tally::Counts, usage::MachineUse};
+
+    fn flags() -> Capacity {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            capacity: Capacity,
         }
-        None => "not known: give --pid or --metrics of the server".to_owned(),
+        <Cli as clap::Parser>::parse_from(["capacity"]).capacity
+    }
+
+    /// Ten seconds in which the server used so many of its cores, and the tester so many.
+    fn stretch(server: u64, allowed: usize, tester: u64, idle: u64) -> Stretch {
+        let usage = |cpu_us| ProcessUse {
+            id: "1".to_owned(),
+            name: "server".to_owned(),
+            cpu_us,
+            rss_kib: 0,
+            cores: Some(allowed),
+        };
+        let mut stretch = Stretch::default();
+        (stretch.before.usage, stretch.at_end.usage) = (vec![usage(0)], vec![usage(server * 1_000_000)]);
+        stretch.at_end.at = 10.0;
+        stretch.at_end.counts.cpu_us = tester * 1_000_000;
+        stretch.at_end.machine = MachineUse { idle_us: idle, total_us: 100 };
+        stretch
+    }
+
+    #[test]
+    fn what_is_under_way_at_the_end_of_a_step_is_not_lost() {
+        let mut stretch = stretch(1, 1, 1, 50);
+        // In the warm-up, deliveries came before their acknowledgements.
+        let counts =
+            |due, delivered| Counts { publishes: due, accepted: due, due, delivered, ..Counts::default() };
+        stretch.rested.counts = counts(50, 50);
+        stretch.before.counts = counts(60, 64);
+        stretch.at_end.counts = counts(160, 158);
+        stretch.after.counts = counts(162, 162);
+        let found = step(&flags(), &stretch, 10.0);
+        assert_eq!((found.lost, found.broken), (0, Some("deliveries do not follow the rate".to_owned())));
+        stretch.after.counts = counts(162, 161);
+        assert_eq!(step(&flags(), &stretch, 10.0).lost, 1);
+    }
+
+    #[test]
+    fn the_cause_is_the_servers_only_if_the_tester_had_enough() {
+        let full = Machine::here().cores;
+        let all = full as u64 * 10;
+        assert!(!cause(&stretch(10, full, 1, 50), Some("late".to_owned())).is_servers);
+        assert!(!cause(&stretch(all / 2, full, all / 2, 1), None).is_servers);
+        assert!(cause(&stretch(all, full, 0, 1), None).is_servers);
+        assert!(cause(&stretch(5, full, 1, 50), None).resource.contains("beside the CPU"));
+        let mut refusing = stretch(5, full, 1, 50);
+        refusing.after.counts.refused = [("111 rate_limited".to_owned(), 7)].into();
+        assert!(cause(&refusing, None).resource.contains("111"));
     }
 }

@@ -4,7 +4,10 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
 
-use crate::{dialect::Dialect, token::TokenSource};
+use crate::{
+    dialect::{Dialect, Transport},
+    token::TokenSource,
+};
 
 /// The server, the clients, and where the result goes.
 #[derive(Debug, Clone, Args)]
@@ -15,6 +18,9 @@ pub struct Common {
     /// The protocol to speak
     #[arg(long, value_enum, default_value_t)]
     pub protocol: Dialect,
+    /// What carries it: `sse` and `http_stream` for Centrifuge, `polling` for Socket.IO
+    #[arg(long, value_enum, default_value_t)]
+    pub transport: Transport,
     /// The secret (HS256) with which the gateways check tokens; without it, tokens come from `/dev/token`
     #[arg(long, env = "TOKEN_SECRET", hide_env_values = true)]
     pub token_secret: Option<String>,
@@ -33,9 +39,9 @@ pub struct Common {
     /// Bytes of a message's body, at least about 50
     #[arg(long, default_value_t = 100)]
     pub bytes: usize,
-    /// Seconds to measure
-    #[arg(long, default_value_t = 10.0, value_parser = positive)]
-    pub seconds: f64,
+    /// Seconds to measure [default: 10; soak: an hour]
+    #[arg(long, value_parser = positive)]
+    pub seconds: Option<f64>,
     /// Seconds of load before the measurement
     #[arg(long, default_value_t = 2)]
     pub warmup: u32,
@@ -56,7 +62,25 @@ pub struct Common {
     pub objectives: Objectives,
 }
 
+/// Seconds that are measured where nothing else is said.
+const SECONDS: f64 = 10.0;
+
 impl Common {
+    /// Seconds to measure.
+    pub fn seconds(&self) -> f64 {
+        self.seconds.unwrap_or(SECONDS)
+    }
+
+    /// What goes wrong before anything is tried.
+    ///
+    /// # Errors
+    /// When flags contradict each other.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Self { protocol, transport, .. } = self;
+        anyhow::ensure!(transport.carries(*protocol), "{protocol:?} is not carried by {transport:?}");
+        Ok(())
+    }
+
     /// Where tokens come from.
     pub fn tokens(&self) -> Option<TokenSource> {
         if self.plain {
@@ -104,7 +128,26 @@ pub struct Objectives {
 /// A number above 0.
 pub fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(number) if number > 0.0 => Ok(number),
+        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
         _ => Err("a number above 0 is needed".to_owned()),
+    }
+}
+
+/// A number from 0 on.
+pub fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number >= 0.0 && f64::is_finite(number) => Ok(number),
+        _ => Err("a number from 0 on is needed".to_owned()),
+    }
+}
+
+/// A whole number above 0.
+///
+/// # Errors
+/// When it is none.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a whole number from 1 on is needed".to_owned()),
+        Ok(number) => Ok(number),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Common, setup::Setup};
 use crate::{
-    load::{Fleet, Moment, Stretch},
+    load::{Fleet, Moment, Over, Stretch},
     report::{Objective, Report, Used},
     tally::{Delays, Percentiles},
     usage::Machine,
@@ -64,6 +64,12 @@ impl Frame {
             measured,
             limited,
             troubles: fleet.troubles(),
+            absent: (self.connections as u64).saturating_sub(after.counts.connected),
+            over: fleet.over().map(|over| match over {
+                Over::Interrupted => "interrupted".to_owned(),
+                Over::Gone(why) => why.clone(),
+            }),
+            is_gone: matches!(fleet.over(), Some(Over::Gone(_))),
             series: stretch.series.clone(),
             ..Report::default()
         };

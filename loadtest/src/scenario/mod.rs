@@ -10,7 +10,7 @@ mod shapes;
 mod storm;
 
 pub use capacity::Capacity;
-pub use flags::{Common, Objectives};
+pub use flags::{Common, Objectives, at_least_one};
 pub use shapes::{Chat, Fanout, Idle, Soak};
 pub use storm::Storm;
 
@@ -39,6 +39,7 @@ impl Scenario {
     /// # Errors
     /// When clients cannot connect, or a process that is watched ends.
     pub async fn run(&self) -> anyhow::Result<Report> {
+        self.common().check()?;
         match self {
             Self::Idle(idle) => shapes::idle(idle).await,
             Self::Fanout(fanout) => shapes::fanout(fanout).await,

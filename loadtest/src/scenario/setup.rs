@@ -89,11 +89,21 @@ impl Setup {
         }
     }
 
+    /// Finds out whether every node is there, so that nobody waits for one that is not.
+    async fn reach(&self) -> anyhow::Result<()> {
+        for url in self.common.urls() {
+            http::reach(&url).await.with_context(|| format!("{url} is not there"))?;
+        }
+        Ok(())
+    }
+
     /// Starts the workers and waits until all clients are in their rooms. Returns the seconds that it took.
     pub async fn start(self) -> anyhow::Result<(Fleet, Vec<Second>)> {
+        self.reach().await?;
         let Self { common, run, started_us, rooms, seats, .. } = self;
         let assignment = Assignment {
             dialect: common.protocol,
+            transport: common.transport,
             tokens: common.tokens(),
             run,
             started_us,
@@ -147,14 +157,21 @@ pub fn users_of(clients: usize) -> usize {
     clients.min(USERS_MAX)
 }
 
-fn progress(second: &Second) {
+/// Characters of the bar.
+const BAR: usize = 20;
+
+/// One line that is written over and over: how far the run is, and what goes on.
+fn progress(second: &Second, done: f64) {
     if !std::io::stderr().is_terminal() {
         return;
     }
     let Second { at, connected, publishes, delivered, delay, cores, .. } = second;
     let cores: f64 = cores.iter().sum();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a short bar")]
+    let full = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
+    let (full, empty) = ("#".repeat(full), "·".repeat(BAR - full));
     eprint!(
-        "\r{at:>5.0} s  {connected:>6} connected  {publishes:>7} publishes/s  {delivered:>8} deliveries/s  p99 {:>8.2} ms  server {cores:.2} cores ",
+        "\r{full}{empty} {at:>4.0} s  {connected:>6} connected  {publishes:>6} publishes/s  {delivered:>8} deliveries/s  p99 {:>8.2} ms  server {cores:.2} cores ",
         delay.p99
     );
 }

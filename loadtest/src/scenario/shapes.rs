@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{
     Common,
-    flags::positive,
+    flags::{at_least_one, not_negative, positive},
     measure::{Frame, cores, growth_percent, whole},
     setup::{Setup, users_of},
 };
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub struct Idle {
     /// Connections
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one)]
     pub connections: usize,
     /// What all scenarios have
     #[command(flatten)]
@@ -28,10 +28,10 @@ pub struct Idle {
 #[derive(Debug, Clone, Args)]
 pub struct Fanout {
     /// Members of the room
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one)]
     pub members: usize,
     /// Members who also send
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub publishers: usize,
     /// Messages in a second, of all publishers together
     #[arg(long, default_value_t = 20.0, value_parser = positive)]
@@ -49,7 +49,7 @@ pub struct Fanout {
 #[derive(Debug, Clone, Args)]
 pub struct ChatShape {
     /// Conversations
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = at_least_one)]
     pub conversations: usize,
     /// Members of each conversation; 2 makes direct ones
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=1000))]
@@ -58,10 +58,10 @@ pub struct ChatShape {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub per_client: u16,
     /// Typing events for each message
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = not_negative)]
     pub typing: f64,
     /// Read receipts for each message
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = not_negative)]
     pub receipts: f64,
 }
 
@@ -82,15 +82,24 @@ pub struct Chat {
 /// Flags of `soak`.
 #[derive(Debug, Clone, Args)]
 pub struct Soak {
-    /// Minutes to go on for, instead of `--seconds`
-    #[arg(long, default_value_t = 60.0, value_parser = positive)]
-    pub minutes: f64,
+    /// Minutes to go on for, in place of `--seconds`
+    #[arg(long, value_parser = positive, conflicts_with = "seconds")]
+    pub minutes: Option<f64>,
     /// What is done all the time
     #[command(flatten)]
     pub chat: ChatFlags,
     /// What all scenarios have
     #[command(flatten)]
     pub common: Common,
+}
+
+/// How long a soak is where nothing else is said, in seconds.
+const SOAK_SECONDS: f64 = 3_600.0;
+
+impl Soak {
+    fn seconds(&self) -> f64 {
+        self.minutes.map(|minutes| minutes * 60.0).or(self.common.seconds).unwrap_or(SOAK_SECONDS)
+    }
 }
 
 /// The load of a chat.
@@ -113,7 +122,8 @@ pub async fn idle(flags: &Idle) -> anyhow::Result<Report> {
     let frame = Frame::new("idle", &flags.common, &setup).await?;
     let (mut fleet, seating) = setup.start().await?;
     let connected = fleet.moment().await?;
-    let mut stretch = fleet.watch(flags.common.warmup, flags.common.seconds).await?;
+    let mut stretch = fleet.watch(flags.common.warmup, flags.common.seconds()).await?;
+    fleet.settle(&mut stretch).await?;
     stretch.series.splice(0..0, seating);
     let mut report = frame.report(&fleet, &stretch);
     let count = whole(flags.connections.max(1) as u64);
@@ -134,7 +144,7 @@ pub async fn fanout(flags: &Fanout) -> anyhow::Result<Report> {
     let frame = Frame::new("fanout", &flags.common, &setup).await?;
     let (mut fleet, _) = setup.start().await?;
     let pace = flags.outstanding.map_or(Pace::PerSecond(flags.rate), Pace::Outstanding);
-    let load = Load { seconds: flags.common.seconds, pace, typing: 0.0, receipts: 0.0 };
+    let load = Load { seconds: flags.common.seconds(), pace, typing: 0.0, receipts: 0.0 };
     let stretch = fleet.run(flags.common.warmup, &load).await?;
     let mut report = frame.report(&fleet, &stretch);
     if flags.outstanding.is_some() {
@@ -162,7 +172,7 @@ pub async fn chat(flags: &Chat) -> anyhow::Result<Report> {
     let setup = chat_setup(&flags.common, &flags.shape).await?;
     let frame = Frame::new("chat", &flags.common, &setup).await?;
     let (mut fleet, _) = setup.start().await?;
-    let load = chat_load(&flags.shape, flags.rate, flags.common.seconds);
+    let load = chat_load(&flags.shape, flags.rate, flags.common.seconds());
     let stretch = fleet.run(flags.common.warmup, &load).await?;
     Ok(frame.report(&fleet, &stretch))
 }
@@ -172,7 +182,7 @@ pub async fn soak(flags: &Soak) -> anyhow::Result<Report> {
     let setup = chat_setup(&flags.common, &flags.chat.shape).await?;
     let frame = Frame::new("soak", &flags.common, &setup).await?;
     let (mut fleet, _) = setup.start().await?;
-    let load = chat_load(&flags.chat.shape, flags.chat.rate, flags.minutes * 60.0);
+    let load = chat_load(&flags.chat.shape, flags.chat.rate, flags.seconds());
     let stretch = fleet.run(flags.common.warmup, &load).await?;
     let mut report = frame.report(&fleet, &stretch);
     if let Some(growth) = growth_percent(&stretch) {

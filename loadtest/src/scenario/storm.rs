@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{
     Common,
-    flags::positive,
+    flags::{at_least_one, positive},
     measure::{Frame, whole},
     setup::Setup,
 };
@@ -20,7 +20,7 @@ const BACK_SECONDS_MAX: u32 = 60;
 #[derive(Debug, Clone, Args)]
 pub struct Storm {
     /// Connections
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one)]
     pub connections: usize,
     /// Members of each room
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=1000))]
@@ -44,7 +44,7 @@ pub async fn run(flags: &Storm) -> anyhow::Result<Report> {
     let setup = setup(flags).await?;
     let frame = Frame::new("storm", &flags.common, &setup).await?;
     let (mut fleet, _) = setup.start().await?;
-    let seconds = flags.common.seconds;
+    let seconds = flags.common.seconds();
     let all = f64::from(BACK_SECONDS_MAX) + 2.0 * seconds;
     let load = Load { seconds: all, pace: Pace::PerSecond(flags.rate), typing: 0.0, receipts: 0.0 };
     fleet.begin(0, &load).await?;
@@ -53,7 +53,7 @@ pub async fn run(flags: &Storm) -> anyhow::Result<Report> {
     fleet.storm(flags.spread_ms).await?;
     let mut stretch = fleet.watch(0, seconds).await?;
     for _ in 0..BACK_SECONDS_MAX {
-        if stretch.at_end.counts.connected == flags.connections as u64 {
+        if stretch.at_end.counts.connected == flags.connections as u64 || fleet.over().is_some() {
             break;
         }
         let more = fleet.watch(0, 1.0).await?;
@@ -61,8 +61,8 @@ pub async fn run(flags: &Storm) -> anyhow::Result<Report> {
         stretch.series.extend(more.series);
         (stretch.at_end, stretch.after) = (more.at_end, more.after);
     }
-    fleet.rest().await?;
-    stretch.after = fleet.drained(stretch.at_end.clone()).await?;
+    let delivery_p99 = stretch.timings.delivery.quantile_ms(0.99);
+    fleet.settle(&mut stretch).await?;
     stretch.series.splice(0..0, calm.series);
     let mut report = frame.report(&fleet, &stretch);
     let cut = flags.connections - staying(flags);
@@ -70,7 +70,7 @@ pub async fn run(flags: &Storm) -> anyhow::Result<Report> {
         ("connections cut", whole(cut as u64)),
         ("connections back", whole(stretch.timings.resume.count())),
         ("p99 of deliveries before, ms", calm.timings.delivery.quantile_ms(0.99)),
-        ("p99 of deliveries meanwhile, ms", stretch.timings.delivery.quantile_ms(0.99)),
+        ("p99 of deliveries meanwhile, ms", delivery_p99),
     ] {
         report.figures.insert(name.to_owned(), value);
     }

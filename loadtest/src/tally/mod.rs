@@ -6,7 +6,7 @@ mod delays;
 mod ledger;
 
 pub use delays::{DELAY_US_MAX, Delays, Percentiles};
-pub use ledger::{Delivered, Ledger, Note, leading_number};
+pub use ledger::{Delivered, Entered, Ledger, Note, leading_number};
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,16 @@ pub struct Counts {
     pub misdelivered: u64,
     /// Subscriptions that the server ended.
     pub unsubscribed: u64,
-    /// Resumes whose answer was not complete.
+    /// Resumes whose answer was not complete, so that the client paged through the history.
     pub limited: u64,
+    /// Returns to a room after which the server brings nothing of what was missed, since it keeps nothing.
+    pub unrecoverable: u64,
+    /// Deliveries that were missed that way: lost to the client, and no fault of the server.
+    pub not_recovered: u64,
+    /// Deliveries that a recovery brought again, as the protocol allows; clients drop them by their id.
+    pub resent: u64,
+    /// Bodies that came otherwise than they were sent; their deliveries count as lost.
+    pub damaged: u64,
     /// Typing and receipts that were sent.
     pub signals: u64,
     /// Events beside messages that came: typing, receipts, joins.
@@ -73,6 +81,10 @@ impl Counts {
             (&mut self.misdelivered, other.misdelivered),
             (&mut self.unsubscribed, other.unsubscribed),
             (&mut self.limited, other.limited),
+            (&mut self.unrecoverable, other.unrecoverable),
+            (&mut self.not_recovered, other.not_recovered),
+            (&mut self.resent, other.resent),
+            (&mut self.damaged, other.damaged),
             (&mut self.signals, other.signals),
             (&mut self.events, other.events),
             (&mut self.cpu_us, other.cpu_us),
@@ -96,9 +108,9 @@ impl Counts {
         difference
     }
 
-    /// Deliveries that should have come and did not.
+    /// Deliveries that should have come and did not, apart from those that a server without recovery may leave out.
     pub fn lost(&self) -> u64 {
-        self.due.saturating_sub(self.delivered)
+        self.due.saturating_sub(self.delivered + self.not_recovered)
     }
 
     /// Messages whose outcome nobody knows.
@@ -113,7 +125,7 @@ impl Counts {
 
     /// Whether every delivery came once, in order, to the right one.
     pub fn is_clean(&self) -> bool {
-        self.lost() + self.repeated + self.reordered + self.misdelivered == 0
+        self.lost() + self.repeated + self.reordered + self.misdelivered + self.damaged == 0
     }
 }
 

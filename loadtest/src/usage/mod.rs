@@ -24,6 +24,8 @@ pub struct ProcessUse {
     pub cpu_us: u64,
     /// Memory that it has in RAM, in KiB.
     pub rss_kib: u64,
+    /// Cores that it may use, where that can be seen.
+    pub cores: Option<usize>,
 }
 
 /// What the whole machine had used at some moment, in microseconds of CPU time of all its cores.
@@ -47,9 +49,19 @@ pub fn process(pid: u32) -> io::Result<ProcessUse> {
     let ticks: u64 =
         fields.split_whitespace().skip(11).take(2).filter_map(|time| time.parse::<u64>().ok()).sum();
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let (rss, cores) = (field("VmRSS:"), field("Cpus_allowed_list:").and_then(count_of_list));
     let rss_kib = rss.and_then(|rss| rss.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default();
-    Ok(ProcessUse { id: pid.to_string(), name, cpu_us: ticks * 1_000_000 / TICKS_PER_SECOND, rss_kib })
+    Ok(ProcessUse { id: pid.to_string(), name, cpu_us: ticks * 1_000_000 / TICKS_PER_SECOND, rss_kib, cores })
+}
+
+/// How many numbers a list such as `0-3,8` has.
+fn count_of_list(list: &str) -> Option<usize> {
+    let part = |part: &str| {
+        let (first, last) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
+        last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?).map(|more| more + 1)
+    };
+    list.split(',').map(part).sum()
 }
 
 /// What the machine has used.
@@ -125,7 +137,11 @@ mod tests {
     #[test]
     fn this_process_and_machine_are_seen() {
         let own = process(std::process::id()).unwrap();
-        assert!(own.rss_kib > 100, "{own:?}");
+        assert!(own.rss_kib > 100 && own.cores.is_some(), "{own:?}");
+        assert_eq!(
+            (count_of_list("\t0-3,8"), count_of_list("5"), count_of_list("")),
+            (Some(5), Some(1), None)
+        );
         let machine = machine().unwrap();
         assert!(machine.total_us > machine.idle_us);
         assert!(own_thread().is_ok());

@@ -37,6 +37,7 @@ fn read(url: &str, text: &str) -> SelfReport {
         name: url.to_owned(),
         cpu_us: (seconds * 1e6) as u64,
         rss_kib: (bytes / 1_024.0) as u64,
+        cores: None,
     });
     let lag_seconds = values("starling_persister_lag_seconds").into_iter().reduce(f64::max);
     SelfReport { usage, lag_seconds }

@@ -234,7 +234,7 @@ impl LogReader for WatchedReader {
     fn rewind(&mut self) {
         self.inner.rewind();
     }
-    async fn trim(&mut self, partition: Partition, upto: LogPosition) -> Result<Trimmed, BrokerError> {
-        self.inner.trim(partition, upto).await
+    async fn trim(&mut self, upto: &[(Partition, LogPosition)]) -> Result<Vec<Trimmed>, BrokerError> {
+        self.inner.trim(upto).await
     }
 }

@@ -1,6 +1,6 @@
 //! The port to Redis on the way of a message: give it a place, log it, and tell every node that has a member.
 //!
-//! May use: domain, record; Redis in `redis/` alone. Deliberately absent: the store, members, and sockets.
+//! May use: domain, record, gather (its error); Redis in `redis/` alone. Deliberately absent: the store, members, and sockets.
 //! Two implementations, [`memory`] and [`redis`]; `tests/broker.rs` runs one suite against both.
 
 mod expiring;
@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::{
     domain::{ConversationId, Epoch, Message, NodeId, Partition, Seq},
+    gather::Unanswered,
     record::Payload,
 };
 
@@ -154,6 +155,21 @@ pub enum BrokerError {
     /// The broker holds something that this version cannot read.
     #[error("broker record: {0}")]
     Record(#[from] crate::record::RecordError),
+}
+
+impl From<Unanswered> for BrokerError {
+    fn from(Unanswered(reason): Unanswered) -> Self {
+        Self::Unavailable(reason)
+    }
+}
+
+impl From<BrokerError> for Unanswered {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Unavailable(reason) => Self(reason),
+            error @ BrokerError::Record(_) => Self(error.to_string()),
+        }
+    }
 }
 
 /// Gives messages their place, and carries them to the nodes.

@@ -1,6 +1,6 @@
 //! The port to connections: who is connected, from where, and so which users are online, on all nodes.
 //!
-//! May use: domain; Redis in `redis.rs` alone. Deliberately absent: telling anybody about it, and when a user who is gone
+//! May use: domain; Redis and gather in `redis.rs` alone. Deliberately absent: telling anybody about it, and when a user who is gone
 //! was seen last, once that was taken. Two implementations, [`memory`] and [`redis`]; `tests/connections.rs` runs one suite against both.
 //!
 //! Every connection expires unless its node refreshes it, so a dead node's vanish by themselves. A user whose last

@@ -1,7 +1,10 @@
 //! The connections of cluster mode: a sorted set of expiry times and a hash for each user, and a sorted set of users for
 //! each partition, so that whoever is gone is found without a look at everybody.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use redis::{Pipeline, Script};
@@ -17,6 +20,7 @@ use crate::{
         },
     },
     domain::{ConnectionId, ConnectionRecord, ConversationId, Partition, UserId},
+    gather::Gather,
 };
 
 const SCRIPT: &str = include_str!("connections.lua");
@@ -27,6 +31,15 @@ const TAKEN_PER_CALL_MAX: usize = 500;
 
 /// Who is connected to all nodes.
 pub struct RedisConnections {
+    users: Arc<Users>,
+    /// Those who come one by one, but thousands at a time when a node has died; whether each has come online.
+    entering: Arc<Gather<ConnectionRecord, bool>>,
+    /// Those who leave.
+    leaving: Arc<Gather<(UserId, ConnectionId), ()>>,
+}
+
+/// The users in Redis.
+struct Users {
     keys: Keys,
     pool: Pool,
     script: Script,
@@ -48,9 +61,22 @@ impl RedisConnections {
     /// When the URL is none.
     pub fn with_ttl_ms(config: &RedisConfig, ttl_ms: u64) -> Result<Self, BrokerError> {
         let script = Script::new(SCRIPT);
-        Ok(Self { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms })
+        let users = Users { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms };
+        let users = Arc::new(users);
+        let (enter, leave) = (Arc::clone(&users), Arc::clone(&users));
+        let entering = Gather::new(CALLS_PER_REQUEST_MAX, move |records: Vec<ConnectionRecord>| {
+            let users = Arc::clone(&enter);
+            async move { users.enter_each(&records).await }
+        });
+        let leaving = Gather::new(CALLS_PER_REQUEST_MAX, move |gone: Vec<_>| {
+            let users = Arc::clone(&leave);
+            async move { users.leave(&gone).await }
+        });
+        Ok(Self { users, entering, leaving })
     }
+}
 
+impl Users {
     /// The personal room spreads users over the partitions, and has them where their own messages are.
     fn names(&self, user: &UserId) -> [String; 4] {
         let room = ConversationId::personal(user);
@@ -98,10 +124,8 @@ impl RedisConnections {
         };
         self.pool.spread(items, slot, ask).await
     }
-}
 
-#[async_trait]
-impl Connections for RedisConnections {
+    /// The users who have come online; a server that is away hears of its users by the next refresh.
     async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
         let mut users: BTreeMap<&UserId, Vec<&ConnectionRecord>> = BTreeMap::new();
         for record in connections {
@@ -127,17 +151,41 @@ impl Connections for RedisConnections {
         Ok(came)
     }
 
+    /// Whether by each of these its user has come online; only the first of several of one user says so.
+    async fn enter_each(&self, connections: &[ConnectionRecord]) -> Result<Vec<Option<bool>>, BrokerError> {
+        let mut came: BTreeSet<UserId> = self.enter(connections).await?.into_iter().collect();
+        Ok(connections.iter().map(|record| Some(came.remove(&record.user))).collect())
+    }
+
+    async fn leave(&self, gone: &[(UserId, ConnectionId)]) -> Result<Vec<Option<()>>, BrokerError> {
+        let leave = |request: &mut Pipeline, (user, client): &(UserId, ConnectionId)| {
+            let call = self.add(request, &self.names(user));
+            call.arg("leave").arg(RETURN_MS).arg(user.as_str()).arg(client.to_string());
+        };
+        let left: Vec<Option<u32>> =
+            self.ask_each(gone, |(user, _)| self.slot_of(user), leave).await.some()?;
+        Ok(left.into_iter().map(|left| left.map(drop)).collect())
+    }
+}
+
+#[async_trait]
+impl Connections for RedisConnections {
+    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
+        if let [record] = connections {
+            let is_new = self.entering.ask(record.clone()).await?;
+            return Ok(is_new.then(|| record.user.clone()).into_iter().collect());
+        }
+        self.users.enter(connections).await
+    }
+
     async fn leave(&self, user: &UserId, client: ConnectionId) -> Result<(), BrokerError> {
-        let mut request = Self::request();
-        let call = self.add(&mut request, &self.names(user));
-        call.arg("leave").arg(RETURN_MS).arg(user.as_str()).arg(client.to_string()).ignore();
-        self.ask(self.slot_of(user), &request).await
+        Ok(self.leaving.ask((user.clone(), client)).await?)
     }
 
     async fn list(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionRecord>, BrokerError> {
-        let mut request = Self::request();
-        self.add(&mut request, &self.names(user)).arg("list").arg(limit);
-        let (found,): (Vec<Option<String>>,) = self.ask(self.slot_of(user), &request).await?;
+        let mut request = Users::request();
+        self.users.add(&mut request, &self.users.names(user)).arg("list").arg(limit);
+        let (found,): (Vec<Option<String>>,) = self.users.ask(self.users.slot_of(user), &request).await?;
         // What another version wrote and this one cannot read is not shown.
         Ok(found.iter().flatten().filter_map(|json| serde_json::from_str(json).ok()).collect())
     }
@@ -146,10 +194,10 @@ impl Connections for RedisConnections {
         let mut states = Vec::with_capacity(users.len());
         for some in users.chunks(CALLS_PER_REQUEST_MAX) {
             let state = |request: &mut Pipeline, user: &UserId| {
-                self.add(request, &self.names(user)).arg("state").arg(user.as_str());
+                self.users.add(request, &self.users.names(user)).arg("state").arg(user.as_str());
             };
             let answers: Vec<(u32, String)> =
-                self.ask_each(some, |user| self.slot_of(user), state).await.all()?;
+                self.users.ask_each(some, |user| self.users.slot_of(user), state).await.all()?;
             states.extend(answers.into_iter().map(|(connections, seen)| UserState {
                 connected: connections > 0,
                 known: !seen.is_empty() && !seen.starts_with('-'),
@@ -160,16 +208,16 @@ impl Connections for RedisConnections {
     }
 
     async fn take_gone(&self, early_ms: u64) -> Result<Vec<Gone>, BrokerError> {
-        let partitions: Vec<Partition> = Partition::all(self.keys.partitions()).collect();
+        let partitions: Vec<Partition> = Partition::all(self.users.keys.partitions()).collect();
         let mut gone = Vec::new();
         for some in partitions.chunks(CALLS_PER_REQUEST_MAX) {
             let take = |request: &mut Pipeline, partition: &Partition| {
-                let call = self.add(request, &self.partition_names(*partition));
+                let call = self.users.add(request, &self.users.partition_names(*partition));
                 call.arg("take").arg(TAKEN_PER_CALL_MAX).arg(early_ms).arg(TAKEN_MS);
             };
             // What a server that is away has is taken when it is back.
             let answers: Vec<Option<Vec<(String, u64)>>> =
-                self.ask_each(some, |partition| self.keys.slot(*partition), take).await.some()?;
+                self.users.ask_each(some, |partition| self.users.keys.slot(*partition), take).await.some()?;
             let users = answers.into_iter().flatten().flatten();
             gone.extend(
                 users.filter_map(|(user, last_seen)| {
@@ -183,17 +231,17 @@ impl Connections for RedisConnections {
     async fn confirm_gone(&self, users: &[UserId]) -> Result<Vec<UserId>, BrokerError> {
         let mut by_partition: BTreeMap<Partition, Vec<&UserId>> = BTreeMap::new();
         for user in users {
-            let partition = self.keys.partition(&ConversationId::personal(user));
+            let partition = self.users.keys.partition(&ConversationId::personal(user));
             by_partition.entry(partition).or_default().push(user);
         }
         let mut back = Vec::new();
         for (partition, users) in by_partition {
-            let mut request = Self::request();
-            let call = self.add(&mut request, &self.partition_names(partition)).arg("confirm");
+            let mut request = Users::request();
+            let call = self.users.add(&mut request, &self.users.partition_names(partition)).arg("confirm");
             for user in &users {
                 call.arg(user.as_str());
             }
-            let (found,): (Vec<String>,) = self.ask(self.keys.slot(partition), &request).await?;
+            let (found,): (Vec<String>,) = self.users.ask(self.users.keys.slot(partition), &request).await?;
             back.extend(found.iter().filter_map(|user| UserId::parse(user).ok()));
         }
         Ok(back)

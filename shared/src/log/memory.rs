@@ -97,6 +97,17 @@ impl MemoryReader {
         }
         batches
     }
+
+    fn trim_one(&mut self, partition: Partition, upto: LogPosition) -> Trimmed {
+        let Some(place) = self.places.get_mut(&partition) else { return Trimmed::Changed };
+        let mut slot = self.memory.slot(partition).lock();
+        if place.stamp.is_none() || place.stamp != slot.state.stamp() {
+            *place = Place::default();
+            return Trimmed::Changed;
+        }
+        slot.state.trim(upto.entry);
+        Trimmed::Done
+    }
 }
 
 #[async_trait]
@@ -127,14 +138,7 @@ impl LogReader for MemoryReader {
         self.places.values_mut().for_each(|place| *place = Place::default());
     }
 
-    async fn trim(&mut self, partition: Partition, upto: LogPosition) -> Result<Trimmed, BrokerError> {
-        let Some(place) = self.places.get_mut(&partition) else { return Ok(Trimmed::Changed) };
-        let mut slot = self.memory.slot(partition).lock();
-        if place.stamp.is_none() || place.stamp != slot.state.stamp() {
-            *place = Place::default();
-            return Ok(Trimmed::Changed);
-        }
-        slot.state.trim(upto.entry);
-        Ok(Trimmed::Done)
+    async fn trim(&mut self, upto: &[(Partition, LogPosition)]) -> Result<Vec<Trimmed>, BrokerError> {
+        Ok(upto.iter().map(|&(partition, position)| self.trim_one(partition, position)).collect())
     }
 }

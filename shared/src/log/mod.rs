@@ -110,7 +110,10 @@ pub trait LogReader: Send {
     /// Forgets what was read: every partition is read from its head again.
     fn rewind(&mut self);
 
-    /// Removes the entries of the partition up to and with `upto`, if the partition's epoch is still what it was before
-    /// the reader first read it.
-    async fn trim(&mut self, partition: Partition, upto: LogPosition) -> Result<Trimmed, BrokerError>;
+    /// Removes the entries of each partition up to and with its position, if the partition's epoch is still what it was
+    /// before the reader first read it. Tells what became of each, in the order given.
+    ///
+    /// # Errors
+    /// After an error some may be trimmed, and the reader reads every partition from its head again.
+    async fn trim(&mut self, upto: &[(Partition, LogPosition)]) -> Result<Vec<Trimmed>, BrokerError>;
 }

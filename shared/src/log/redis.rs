@@ -11,7 +11,7 @@
 //! every [`STAMP_INTERVAL`] the reader looks again, lest it wait for ids that a clock set back will not reach for long.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{
     ErrorKind, FromRedisValue, Pipeline, RedisResult, Script, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
+    aio::{ConnectionLike, MultiplexedConnection},
 };
 use tokio::time::Instant;
 
@@ -192,8 +192,9 @@ struct RedisReader {
     pause: Duration,
 }
 
-/// What one `XREAD` returns: the entries by key.
-type Streams = Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>;
+/// What one `XREAD` returns: the entries by key, as they came. A large part of a persister's own time would go into another
+/// copy of each field.
+type Streams = Vec<(Value, Vec<Value>)>;
 
 impl RedisReader {
     /// Sends one command for each partition; what is `None` was not answered.
@@ -269,9 +270,13 @@ impl RedisReader {
         let (command, timeout) = (&command, wait + self.response_timeout);
         let read = |mut held: MultiplexedConnection| async move {
             held.set_response_timeout(timeout);
-            command.query_async::<Option<Streams>>(&mut held).await
+            // `query_async` would look for an error in each field of each entry.
+            match held.req_packed_command(command).await? {
+                Value::ServerError(error) => Err(error.into()),
+                answer => Ok(answer),
+            }
         };
-        Ok(self.router.run(self.keys.slot(first), read).await?.unwrap_or_default())
+        Ok(streams(self.router.run(self.keys.slot(first), read).await?))
     }
 
     /// Reads what is there. If that is nothing, waits for a while, no longer than `wait`.
@@ -291,8 +296,8 @@ impl RedisReader {
                 .arg(self.keys.log(partition))
                 .arg(last);
         };
-        let answers = self.ask_each::<Option<Streams>>(partitions, read).await?;
-        let streams: Streams = answers.into_iter().flatten().flatten().flatten().collect();
+        let answers = self.ask_each::<Value>(partitions, read).await?;
+        let streams: Streams = answers.into_iter().flatten().flat_map(streams).collect();
         if streams.is_empty() {
             tokio::time::sleep(self.pause.min(wait)).await;
             self.pause = (self.pause * 2).min(LOOK_PAUSE_MAX);
@@ -318,14 +323,14 @@ impl RedisReader {
     }
 
     fn batches(&mut self, streams: Streams) -> Vec<LogBatch> {
-        let mut by_key: HashMap<String, (Partition, &mut Place)> = self
+        let mut by_key: HashMap<Vec<u8>, (Partition, &mut Place)> = self
             .places
             .iter_mut()
-            .map(|(&partition, place)| (self.keys.log(partition), (partition, place)))
+            .map(|(&partition, place)| (self.keys.log(partition).into_bytes(), (partition, place)))
             .collect();
         let mut batches = Vec::new();
         for (key, entries) in streams {
-            let Some((partition, place)) = by_key.remove(&key) else { continue };
+            let Some((partition, place)) = by_key.remove(&bytes(key)[..]) else { continue };
             let Some(stamp) = place.stamp else {
                 // Opened since the last look: its entries stay where they are until the stamp is known.
                 place.is_blind = true;
@@ -341,16 +346,29 @@ impl RedisReader {
         batches
     }
 
-    async fn try_trim(&self, partition: Partition, stamp: Epoch, upto: EntryId) -> Result<bool, BrokerError> {
-        let stays = EntryId { ms: upto.ms, n: upto.n + 1 };
-        let mut call = self.trim.prepare_invoke();
-        call.key(self.keys.epoch(partition))
-            .key(self.keys.log(partition))
-            .arg(stamp.0)
-            .arg(stays.to_string());
-        let call = &call;
-        let trim = |mut held| async move { call.invoke_async(&mut held).await };
-        self.router.run(self.keys.slot(partition), trim).await
+    /// Trims each log that still has its stamp, by one request to each server.
+    async fn try_trim(&self, upto: &[(Partition, Epoch, EntryId)]) -> Result<Vec<bool>, BrokerError> {
+        let trimmed = self.router.spread(
+            upto,
+            |&(partition, ..)| self.keys.slot(partition),
+            |mut held, upto| async move {
+                let mut request = redis::pipe();
+                for &&(partition, stamp, last) in &upto {
+                    let stays = EntryId { ms: last.ms, n: last.n + 1 };
+                    request.cmd("EVALSHA").arg(self.trim.get_hash()).arg(2);
+                    request.arg(self.keys.epoch(partition)).arg(self.keys.log(partition));
+                    request.arg(stamp.0).arg(stays.to_string());
+                }
+                match request.query_async(&mut held).await {
+                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                        self.trim.load_async(&mut held).await?;
+                        request.query_async(&mut held).await
+                    }
+                    trimmed => trimmed,
+                }
+            },
+        );
+        trimmed.await.all()
     }
 }
 
@@ -379,45 +397,73 @@ impl LogReader for RedisReader {
         self.looked = None;
     }
 
-    async fn trim(&mut self, partition: Partition, upto: LogPosition) -> Result<Trimmed, BrokerError> {
-        let Some(stamp) = self.places.get(&partition).and_then(|place| place.stamp) else {
-            return Ok(Trimmed::Changed);
-        };
-        match self.try_trim(partition, stamp, upto.entry).await {
-            Ok(true) => Ok(Trimmed::Done),
-            Ok(false) => {
-                self.places.insert(partition, Place::default());
-                self.looked = None;
-                Ok(Trimmed::Changed)
-            }
+    async fn trim(&mut self, upto: &[(Partition, LogPosition)]) -> Result<Vec<Trimmed>, BrokerError> {
+        let stamped: Vec<(Partition, Epoch, EntryId)> = upto
+            .iter()
+            .filter_map(|&(partition, upto)| {
+                Some((partition, self.places.get(&partition)?.stamp?, upto.entry))
+            })
+            .collect();
+        let trimmed = match self.try_trim(&stamped).await {
+            Ok(trimmed) => trimmed,
             Err(error) => {
                 self.rewind();
-                Err(error)
+                return Err(error);
             }
+        };
+        let mut done = BTreeSet::new();
+        for (&(partition, ..), is_done) in stamped.iter().zip(trimmed) {
+            if is_done {
+                done.insert(partition);
+            } else {
+                self.places.insert(partition, Place::default());
+                self.looked = None;
+            }
+        }
+        let became = |(partition, _): &(Partition, LogPosition)| {
+            if done.contains(partition) { Trimmed::Done } else { Trimmed::Changed }
+        };
+        Ok(upto.iter().map(became).collect())
+    }
+}
+
+/// Takes the answer to an `XREAD` apart; without entries it is nothing at all.
+fn streams(answer: Value) -> Streams {
+    let Value::Map(streams) = answer else { return Streams::new() };
+    streams.into_iter().map(|(key, entries)| (key, array(entries))).collect()
+}
+
+fn array(value: Value) -> Vec<Value> {
+    if let Value::Array(values) = value { values } else { Vec::new() }
+}
+
+/// The bytes of a text, without a copy.
+fn bytes(value: Value) -> Bytes {
+    if let Value::BulkString(bytes) = value { bytes.into() } else { Bytes::new() }
+}
+
+/// Reads one entry. Whatever does not look as `publish.lua` writes it is kept as it stands.
+fn parse_entry(stamp: Epoch, entry: Value) -> LogEntry {
+    let mut parts = array(entry).into_iter();
+    let id = parts.next().map(bytes).unwrap_or_default();
+    let entry = std::str::from_utf8(&id).ok().and_then(EntryId::parse).unwrap_or_default();
+    let fields: Vec<Bytes> =
+        parts.next().map(|fields| array(fields).into_iter().map(bytes).collect()).unwrap_or_default();
+    match parse_message(&fields) {
+        Ok((epoch, message)) => LogEntry { position: LogPosition { epoch, entry }, content: Ok(message) },
+        Err(reason) => {
+            let named = |pair: &[Bytes]| (String::from_utf8_lossy(&pair[0]).into_owned(), pair[1].clone());
+            let fields = fields.chunks_exact(2).map(named).collect();
+            let position = LogPosition { epoch: stamp, entry };
+            LogEntry { position, content: Err(UnreadableEntry { reason, fields }) }
         }
     }
 }
 
-/// Reads one entry. Whatever does not look as `publish.lua` writes it is kept as it stands.
-fn parse_entry(stamp: Epoch, (id, fields): (String, Vec<Vec<u8>>)) -> LogEntry {
-    let entry = EntryId::parse(&id).unwrap_or_default();
-    let fields: Vec<(String, Bytes)> = fields
-        .chunks_exact(2)
-        .map(|pair| (String::from_utf8_lossy(&pair[0]).into_owned(), Bytes::copy_from_slice(&pair[1])))
-        .collect();
-    match parse_message(&fields) {
-        Ok((epoch, message)) => LogEntry { position: LogPosition { epoch, entry }, content: Ok(message) },
-        Err(reason) => LogEntry {
-            position: LogPosition { epoch: stamp, entry },
-            content: Err(UnreadableEntry { reason, fields }),
-        },
-    }
-}
-
-fn parse_message(fields: &[(String, Bytes)]) -> Result<(Epoch, Message), String> {
+fn parse_message(fields: &[Bytes]) -> Result<(Epoch, Message), String> {
     let bytes = |name: &str| {
-        let field = fields.iter().find(|(present, _)| present == name);
-        field.map(|(_, value)| value).ok_or_else(|| format!("no field {name}"))
+        let field = fields.chunks_exact(2).find(|pair| &pair[0][..] == name.as_bytes());
+        field.map(|pair| &pair[1]).ok_or_else(|| format!("no field {name}"))
     };
     let text = |name| std::str::from_utf8(bytes(name)?).map_err(|_| format!("field {name} is no text"));
     let number = |name| text(name)?.parse::<u64>().map_err(|_| format!("field {name} is no number"));

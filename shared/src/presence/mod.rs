@@ -1,6 +1,6 @@
 //! The port to presence: which connections are in a conversation now, on all nodes.
 //!
-//! May use: domain; Redis in `redis.rs` alone. Deliberately absent: telling members about it, which the caller does.
+//! May use: domain; Redis and gather in `redis.rs` alone. Deliberately absent: telling members about it, which the caller does.
 //! Every entry expires unless its node refreshes it, so a dead node's connections vanish by themselves.
 //! Two implementations, [`memory`] and [`redis`]; `tests/presence.rs` runs one suite against both.
 

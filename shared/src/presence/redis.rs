@@ -3,7 +3,7 @@
 //! Counting costs the same in a room of ten and of a hundred thousand. Up to a thousand connections that have expired
 //! are cleared away by each call; while more than that remain, the number of users is too high by theirs.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use redis::{Pipeline, Script};
@@ -15,6 +15,7 @@ use crate::{
         redis::{RedisConfig, keys::Keys, route::Pool},
     },
     domain::{ClientInfo, ConnectionId, ConversationId},
+    gather::Gather,
 };
 
 const SCRIPT: &str = include_str!("presence.lua");
@@ -25,6 +26,15 @@ const ENTRIES_PER_CALL_MAX: usize = 200;
 
 /// Who is where on all nodes.
 pub struct RedisPresence {
+    rooms: Arc<Rooms>,
+    /// Those who come one by one, but thousands at a time when a node has died.
+    entering: Arc<Gather<PresenceEntry, u32>>,
+    /// Those who leave.
+    leaving: Arc<Gather<(ConversationId, ConnectionId), u32>>,
+}
+
+/// The rooms in Redis.
+struct Rooms {
     keys: Keys,
     pool: Pool,
     script: Script,
@@ -46,21 +56,44 @@ impl RedisPresence {
     /// When the URL is none.
     pub fn with_ttl_ms(config: &RedisConfig, ttl_ms: u64) -> Result<Self, BrokerError> {
         let script = Script::new(SCRIPT);
-        Ok(Self { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms })
+        let rooms = Rooms { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms };
+        let rooms = Arc::new(rooms);
+        let (enter, leave) = (Arc::clone(&rooms), Arc::clone(&rooms));
+        let entering = Gather::new(CALLS_PER_REQUEST_MAX, move |entries: Vec<PresenceEntry>| {
+            let rooms = Arc::clone(&enter);
+            async move { rooms.enter(&entries).await }
+        });
+        let leaving = Gather::new(CALLS_PER_REQUEST_MAX, move |gone: Vec<_>| {
+            let rooms = Arc::clone(&leave);
+            async move { rooms.leave(&gone).await }
+        });
+        Ok(Self { rooms, entering, leaving })
     }
+}
 
+impl Rooms {
     fn names(&self, conversation: &ConversationId) -> [String; 3] {
         ["p:", "pi:", "pu:"].map(|kind| self.keys.presence(conversation, kind))
     }
 
-    fn add_enter(&self, request: &mut Pipeline, conversation: &ConversationId, clients: &[&ClientInfo]) {
+    fn add<'a>(&self, request: &'a mut Pipeline, conversation: &ConversationId) -> &'a mut Pipeline {
         let names = self.names(conversation);
-        request.cmd("EVALSHA").arg(self.script.get_hash()).arg(names.len()).arg(&names);
-        request.arg("enter").arg(self.ttl_ms);
+        request.cmd("EVALSHA").arg(self.script.get_hash()).arg(names.len()).arg(&names)
+    }
+
+    fn add_enter(&self, request: &mut Pipeline, conversation: &ConversationId, clients: &[&ClientInfo]) {
+        let call = self.add(request, conversation).arg("enter").arg(self.ttl_ms);
         for who in clients {
             let json = serde_json::to_string(who).expect("who a client is is plain data");
-            request.arg(who.client.to_string()).arg(who.user.as_str()).arg(json);
+            call.arg(who.client.to_string()).arg(who.user.as_str()).arg(json);
         }
+    }
+
+    /// Begins a request of several calls.
+    fn request() -> Pipeline {
+        let mut request = redis::pipe();
+        request.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore();
+        request
     }
 
     async fn call<T: redis::FromRedisValue>(
@@ -74,11 +107,10 @@ impl RedisPresence {
         let call = &call;
         self.pool.run(slot, |mut held| async move { call.invoke_async(&mut held).await }).await
     }
-}
 
-#[async_trait]
-impl Presence for RedisPresence {
-    async fn enter(&self, entries: &[PresenceEntry]) -> Result<Vec<u32>, BrokerError> {
+    /// How many each conversation has afterwards, in the order of the entries; `None` where its server is away, which hears
+    /// of its rooms by the next refresh.
+    async fn enter(&self, entries: &[PresenceEntry]) -> Result<Vec<Option<u32>>, BrokerError> {
         let mut rooms: HashMap<&ConversationId, Vec<&ClientInfo>> = HashMap::new();
         for (conversation, who) in entries {
             rooms.entry(conversation).or_default().push(who);
@@ -87,29 +119,54 @@ impl Presence for RedisPresence {
             .iter()
             .flat_map(|(&room, clients)| clients.chunks(ENTRIES_PER_CALL_MAX).map(move |some| (room, some)))
             .collect();
-        let mut counts: HashMap<&ConversationId, u32> = HashMap::new();
+        let mut counts: HashMap<&ConversationId, Option<u32>> = HashMap::new();
         for calls in calls.chunks(CALLS_PER_REQUEST_MAX) {
             let asked = self.pool.spread(
                 calls,
                 |(conversation, _)| self.keys.slot_of(conversation),
                 |mut held, calls| async move {
-                    let mut request = redis::pipe();
-                    request.cmd("SCRIPT").arg("LOAD").arg(SCRIPT).ignore();
+                    let mut request = Self::request();
                     for (conversation, clients) in calls {
                         self.add_enter(&mut request, conversation, clients);
                     }
                     request.query_async(&mut held).await
                 },
             );
-            // A server that is away hears of its rooms by the next refresh.
-            let answers: Vec<u32> = asked.await.some()?.into_iter().map(Option::unwrap_or_default).collect();
+            let answers: Vec<Option<u32>> = asked.await.some()?;
             counts.extend(calls.iter().map(|(conversation, _)| *conversation).zip(answers));
         }
         Ok(entries.iter().map(|(conversation, _)| counts[conversation]).collect())
     }
 
+    /// How many each conversation has afterwards, in the order given.
+    async fn leave(&self, gone: &[(ConversationId, ConnectionId)]) -> Result<Vec<Option<u32>>, BrokerError> {
+        let asked = self.pool.spread(
+            gone,
+            |(conversation, _)| self.keys.slot_of(conversation),
+            |mut held, gone| async move {
+                let mut request = Self::request();
+                for (conversation, client) in gone {
+                    self.add(&mut request, conversation).arg("leave").arg(client.to_string());
+                }
+                request.query_async(&mut held).await
+            },
+        );
+        asked.await.some()
+    }
+}
+
+#[async_trait]
+impl Presence for RedisPresence {
+    async fn enter(&self, entries: &[PresenceEntry]) -> Result<Vec<u32>, BrokerError> {
+        if let [entry] = entries {
+            return Ok(vec![self.entering.ask(entry.clone()).await?]);
+        }
+        let counts = self.rooms.enter(entries).await?;
+        Ok(counts.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
     async fn leave(&self, conversation: &ConversationId, client: ConnectionId) -> Result<u32, BrokerError> {
-        self.call(conversation, &["leave".to_owned(), client.to_string()]).await
+        Ok(self.leaving.ask((conversation.clone(), client)).await?)
     }
 
     async fn list(
@@ -117,13 +174,14 @@ impl Presence for RedisPresence {
         conversation: &ConversationId,
         limit: usize,
     ) -> Result<Vec<ClientInfo>, BrokerError> {
-        let found: Vec<String> = self.call(conversation, &["list".to_owned(), limit.to_string()]).await?;
+        let found: Vec<String> =
+            self.rooms.call(conversation, &["list".to_owned(), limit.to_string()]).await?;
         // What another version wrote and this one cannot read is not shown.
         Ok(found.iter().filter_map(|json| serde_json::from_str(json).ok()).collect())
     }
 
     async fn stats(&self, conversation: &ConversationId) -> Result<PresenceStats, BrokerError> {
-        let (clients, users) = self.call(conversation, &["stats".to_owned()]).await?;
+        let (clients, users) = self.rooms.call(conversation, &["stats".to_owned()]).await?;
         Ok(PresenceStats { clients, users })
     }
 }

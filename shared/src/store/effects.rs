@@ -65,6 +65,8 @@ pub(super) struct Reacted<'a> {
 #[derive(Default)]
 pub(super) struct Effects<'a> {
     pub touches: Vec<Touch<'a>>,
+    /// The touch that was changed last.
+    touched: usize,
     /// Up to where the senders have read, since they have sent something there.
     pub reads: Vec<(&'a ConversationId, &'a str, Seq)>,
     pub edits: Vec<Edit<'a>>,
@@ -80,14 +82,13 @@ impl<'a> Effects<'a> {
     pub fn of(messages: impl Iterator<Item = &'a Message>) -> Self {
         let mut effects = Self::default();
         let mut touches: HashMap<&ConversationId, usize> = HashMap::new();
-        let mut reads: HashMap<(&ConversationId, &str), Seq> = HashMap::new();
+        let mut reads = Reads::default();
         let mut edits: HashMap<Key<'_>, Edit<'a>> = HashMap::new();
         let mut reactions: HashMap<(Key<'_>, &str, String), Reacted<'a>> = HashMap::new();
         for message in messages {
             effects.touch(&mut touches, message);
             if message.kind.is_counted() {
-                let read = reads.entry((&message.conversation, message.sender.as_str())).or_default();
-                *read = message.seq.max(*read);
+                reads.note((&message.conversation, message.sender.as_str()), message.seq);
             }
             let Some(change) = Change::of(message) else { continue };
             let (conversation, id) = (&message.conversation, change.id);
@@ -120,8 +121,7 @@ impl<'a> Effects<'a> {
                 }
             }
         }
-        effects.reads =
-            reads.into_iter().map(|((conversation, user), seq)| (conversation, user, seq)).collect();
+        effects.reads = reads.take();
         effects.edits = edits.into_values().collect();
         effects.reactions = reactions.into_values().collect();
         effects
@@ -129,15 +129,53 @@ impl<'a> Effects<'a> {
 
     fn touch(&mut self, places: &mut HashMap<&'a ConversationId, usize>, message: &'a Message) {
         let conversation = &message.conversation;
-        let at = *places.entry(conversation).or_insert_with(|| {
-            let (last, last_message) = (Seq(0), Seq(0));
-            self.touches.push(Touch { conversation, last, last_message, last_ms: message.time });
-            self.touches.len() - 1
-        });
-        let touch = &mut self.touches[at];
+        // Messages of one conversation mostly come together, and comparing costs less than hashing.
+        let is_same = self.touches.get(self.touched).is_some_and(|touch| touch.conversation == conversation);
+        if !is_same {
+            self.touched = *places.entry(conversation).or_insert_with(|| {
+                let (last, last_message) = (Seq(0), Seq(0));
+                self.touches.push(Touch { conversation, last, last_message, last_ms: message.time });
+                self.touches.len() - 1
+            });
+        }
+        let touch = &mut self.touches[self.touched];
         touch.last = message.seq.max(touch.last);
         if message.kind.is_counted() && message.seq > touch.last_message {
             (touch.last_message, touch.last_ms) = (message.seq, message.time);
         }
+    }
+}
+
+type Reader<'a> = (&'a ConversationId, &'a str);
+
+/// Up to where each has read.
+#[derive(Default)]
+struct Reads<'a> {
+    /// The one noted last is often the next one, and comparing costs less than hashing.
+    last: Option<(Reader<'a>, Seq)>,
+    others: HashMap<Reader<'a>, Seq>,
+}
+
+impl<'a> Reads<'a> {
+    fn note(&mut self, reader: Reader<'a>, seq: Seq) {
+        match &mut self.last {
+            Some((last, read)) if *last == reader => *read = seq.max(*read),
+            _ => {
+                self.settle();
+                self.last = Some((reader, seq));
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some((reader, seq)) = self.last.take() {
+            let read = self.others.entry(reader).or_default();
+            *read = seq.max(*read);
+        }
+    }
+
+    fn take(mut self) -> Vec<(&'a ConversationId, &'a str, Seq)> {
+        self.settle();
+        self.others.into_iter().map(|((conversation, user), seq)| (conversation, user, seq)).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! The port to the store: what is kept for ever, and who may read it.
 //!
-//! May use: domain, log entries; tokio-postgres in `postgres/` alone, rusqlite in `sqlite/` alone. Deliberately absent: Redis.
+//! May use: domain, log entries; tokio-postgres and gather in `postgres/` alone, rusqlite in `sqlite/` alone. Deliberately absent: Redis.
 //! Two implementations, [`postgres`] and [`sqlite`]; `tests/store.rs` runs one suite against both.
 
 mod commit;

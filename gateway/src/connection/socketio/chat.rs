@@ -187,7 +187,7 @@ impl ChatPeer {
             }
             seal(reply)
         };
-        if let Err(refusal) = self.enter(conversation.clone(), recover, &seal).await? {
+        if let Err(refusal) = self.enter(subscribe(conversation.clone(), recover), &seal).await? {
             return Ok(Err(refusal));
         }
         self.joined.insert(conversation.clone());
@@ -202,11 +202,10 @@ impl ChatPeer {
     /// Joins a room, and sends what `seal` makes of the answer before anything that comes after it.
     pub(super) async fn enter(
         &mut self,
-        conversation: ConversationId,
-        recover: Option<Position>,
+        request: Subscribe,
         seal: Seal<'_>,
     ) -> Result<Result<(), Refusal>, Disconnect> {
-        match self.session.handle(subscribe(conversation, recover), seal).await {
+        match self.session.handle(Command::Subscribe(request), seal).await {
             Outcome::Done => Ok(Ok(())),
             Outcome::Reply(Reply::Refused(refusal)) => Ok(Err(refusal)),
             Outcome::Close(reason) => Err(reason),
@@ -268,7 +267,7 @@ impl ChatPeer {
     /// everything but the other's presence works, until something was said.
     pub(super) async fn look_around(&mut self, conversation: &ConversationId) -> Result<(), Disconnect> {
         if let Some(presence) = self.presence_of(conversation) {
-            let followed = self.ask(subscribe(presence, None)).await?;
+            let followed = self.ask(Command::Subscribe(subscribe(presence, None))).await?;
             self.strange = followed.is_err().then(|| conversation.clone());
         }
         Ok(())
@@ -298,8 +297,8 @@ impl ChatPeer {
 
 const OK: &str = r#"{"ok":true}"#;
 
-fn subscribe(conversation: ConversationId, recover: Option<Position>) -> Command {
-    Command::Subscribe(Subscribe { conversation, recover, join_leave: false, refuse_unrecoverable: false })
+fn subscribe(conversation: ConversationId, recover: Option<Position>) -> Subscribe {
+    Subscribe { conversation, recover, join_leave: false, refuse_unrecoverable: false }
 }
 
 #[async_trait]

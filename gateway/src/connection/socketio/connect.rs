@@ -8,7 +8,7 @@ use shared::{
     clock,
     domain::{
         Catchup, Command, Connect, Connected, ConversationId, Direction, HistoryQuery, Message, Position,
-        Refusal, Reply, Seq, Subscribed,
+        Refusal, Reply, Seq, Subscribe, Subscribed,
     },
 };
 use tokio::sync::Semaphore;
@@ -205,20 +205,22 @@ impl ChatPeer {
     }
 
     async fn rejoin(&mut self, room: ConversationId, position: Position) -> Option<()> {
-        let (voice, is_limited) = (self.voice, Mutex::new(false));
+        let voice = self.voice;
         let seal = |reply: &Reply| match reply {
-            Reply::Subscribed(subscribed) => {
-                *is_limited.lock() = subscribed.catchup == Catchup::Limited;
-                voice.restored(&[subscribed])
-            }
+            Reply::Subscribed(subscribed) => voice.restored(&[subscribed]),
             _ => Bytes::new(),
         };
-        let entered = self.enter(room.clone(), Some(position), &seal).await;
+        // Where too much was missed, nothing may come by itself: it would hide the hole before it from a client that joins with
+        // the last seq it has seen.
+        let request = Subscribe {
+            conversation: room.clone(),
+            recover: Some(position),
+            join_leave: false,
+            refuse_unrecoverable: true,
+        };
+        let entered = self.enter(request, &seal).await;
         self.joined.insert(room);
-        match entered {
-            Ok(Ok(())) if !is_limited.into_inner() => Some(()),
-            _ => None,
-        }
+        entered.ok()?.ok()
     }
 
     /// The newest messages of a room, newest first.

@@ -11,10 +11,10 @@ use crate::{
     },
     store::{
         Changed, Conversation, Conversations, Marked, MembersChange, Membership, REACTION_USERS_MAX,
-        RECEIPTS_MAX, StoreError, UNREAD_MEMBERS_MAX,
+        StoreError, UNREAD_MEMBERS_MAX,
         row::{
             ConversationRow, MemberRow, SummaryRow, bound, join_states, read_conversation,
-            read_conversation_id, read_receipt, read_standing, read_user, signed, unsigned,
+            read_conversation_id, read_receipt, read_user, signed, unsigned,
         },
     },
 };
@@ -76,10 +76,7 @@ impl Conversations for PostgresStore {
         conversation: &ConversationId,
         user: &UserId,
     ) -> Result<Membership, StoreError> {
-        let row = self.query_opt(sql::MEMBERSHIP, &[&conversation.as_str(), &user.as_str()]).await?;
-        let Some(row) = row else { return Ok(Membership { version: 0, standing: None }) };
-        let standing = read_standing(row.get(1), row.get(2), row.get(3))?;
-        Ok(Membership { version: unsigned(row.get(0))?, standing })
+        Ok(self.together.memberships.ask((conversation.clone(), user.clone())).await?)
     }
 
     async fn create_conversation(&self, conversation: &Conversation) -> Result<bool, StoreError> {
@@ -243,9 +240,7 @@ impl Conversations for PostgresStore {
     }
 
     async fn receipts(&self, conversation: &ConversationId) -> Result<Vec<Receipt>, StoreError> {
-        let limit = i64::from(RECEIPTS_MAX);
-        let rows = self.query(sql::RECEIPTS, &[&conversation.as_str(), &limit]).await?;
-        rows.iter().map(|row| read_receipt(row.get(0), row.get(1), row.get(2))).collect()
+        Ok(self.together.receipts.ask(conversation.clone()).await?)
     }
 
     async fn unread_of(&self, conversation: &ConversationId) -> Result<Vec<(UserId, u32)>, StoreError> {

@@ -6,8 +6,12 @@
 /// Locks the conversation's row. Whoever writes a conversation and its members locks them in this order.
 pub(super) const LOCK: &str = "SELECT 1 FROM conversations WHERE id = $1 FOR UPDATE";
 
-pub(super) const MEMBERSHIP: &str = "SELECT c.version, c.kind, m.role, m.muted_until_ms FROM conversations c \
-     LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = $2 WHERE c.id = $1";
+/// For each conversation given and the user at the same place, in that order.
+pub(super) const MEMBERSHIPS: &str = "SELECT c.version, c.kind, m.role, m.muted_until_ms \
+     FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY AS g (id, user_id, place) \
+     LEFT JOIN conversations c ON c.id = g.id \
+     LEFT JOIN members m ON m.conversation_id = c.id AND m.user_id = g.user_id \
+     ORDER BY g.place";
 /// Makes a conversation and its members, or neither; says how many conversations were made.
 pub(super) const CREATE: &str = "WITH made AS (\
          INSERT INTO conversations (id, kind, name, version, created_ms, last_ms) VALUES ($1, $2, $3, 1, $4, $4) \
@@ -161,8 +165,13 @@ pub(super) const MARK: &str = "WITH moved AS (\
      UNION ALL \
      SELECT read_seq, delivered_seq, false FROM members \
      WHERE conversation_id = $1 AND user_id = $2 AND NOT EXISTS (SELECT 1 FROM moved)";
-pub(super) const RECEIPTS: &str = "SELECT user_id, read_seq, delivered_seq FROM members \
-     WHERE conversation_id = $1 AND delivered_seq > 0 ORDER BY read_seq DESC, user_id LIMIT $2";
+/// For each conversation given its place, counted from 1, with at most $2 members.
+pub(super) const RECEIPTS: &str = "SELECT g.place, m.user_id, m.read_seq, m.delivered_seq \
+     FROM UNNEST($1::text[]) WITH ORDINALITY AS g (id, place), \
+     LATERAL (SELECT user_id, read_seq, delivered_seq FROM members \
+              WHERE conversation_id = g.id AND delivered_seq > 0 \
+              ORDER BY read_seq DESC, user_id LIMIT $2) m \
+     ORDER BY g.place, m.read_seq DESC, m.user_id";
 pub(super) const UNREAD_OF: &str = concat!(
     "SELECT m.user_id, ",
     unread!("m.conversation_id"),

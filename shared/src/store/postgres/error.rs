@@ -1,7 +1,7 @@
 //! Which errors of Postgres mean that the data are at fault.
 
 use deadpool_postgres::PoolError;
-use tokio_postgres::Error;
+use tokio_postgres::{Error, error::SqlState};
 
 use super::StoreError;
 
@@ -20,6 +20,11 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     } else {
         StoreError::Unavailable(text)
     }
+}
+
+/// Whether a row was there already.
+pub(super) fn is_duplicate(error: &Error) -> bool {
+    error.code() == Some(&SqlState::UNIQUE_VIOLATION)
 }
 
 pub(super) fn pool_error(error: &PoolError) -> StoreError {

@@ -6,6 +6,7 @@
 
 mod conversations;
 mod conversations_sql;
+mod copy;
 mod effects;
 mod error;
 mod migrate;
@@ -13,6 +14,7 @@ mod migrate;
 mod plan_tests;
 mod session;
 mod sql;
+mod together;
 mod users;
 mod writer;
 
@@ -26,6 +28,7 @@ use tokio_postgres::{Config, NoTls, Row, types::ToSql};
 use self::{
     error::pool_error,
     session::{CONNECT_SECONDS_MAX, LockClass, Session, answer, tune},
+    together::Together,
     writer::PostgresWriter,
 };
 use super::{
@@ -51,6 +54,7 @@ const CLAIM_WAIT_SECONDS_MAX: u64 = 10;
 pub struct PostgresStore {
     config: Config,
     pool: Pool,
+    together: Together,
     claims: Arc<Semaphore>,
 }
 
@@ -80,22 +84,13 @@ impl PostgresStore {
             .runtime(Runtime::Tokio1)
             .build()
             .expect("a runtime is given, without which alone this fails");
-        Ok(Self { config, pool, claims: Arc::new(Semaphore::new(CLAIMS_MAX)) })
+        let together = Together::new(&pool);
+        Ok(Self { config, pool, together, claims: Arc::new(Semaphore::new(CLAIMS_MAX)) })
     }
 
     /// Runs one statement in a session of the pool.
     async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        let client = self.pool.get().await.map_err(|error| pool_error(&error))?;
-        let rows = answer(async {
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, params).await
-        })
-        .await;
-        if matches!(rows, Err(StoreError::Unavailable(_))) {
-            // A server that does not answer would keep the next one waiting, too.
-            drop(Object::take(client));
-        }
-        rows
+        query(&self.pool, sql, params).await
     }
 
     /// Runs one statement while the conversation's row is locked, so that its members change in one order and the
@@ -129,6 +124,21 @@ impl PostgresStore {
     async fn query_opt(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, StoreError> {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
+}
+
+/// Runs one statement in a session of the pool.
+async fn query(pool: &Pool, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
+    let client = pool.get().await.map_err(|error| pool_error(&error))?;
+    let rows = answer(async {
+        let statement = client.prepare_cached(sql).await?;
+        client.query(&statement, params).await
+    })
+    .await;
+    if matches!(rows, Err(StoreError::Unavailable(_))) {
+        // A server that does not answer would keep the next one waiting, too.
+        drop(Object::take(client));
+    }
+    rows
 }
 
 /// Reads the columns of a message, which begin at `at`.
@@ -166,8 +176,7 @@ impl Store for PostgresStore {
     }
 
     async fn last_seq(&self, conversation: &ConversationId) -> Result<Seq, StoreError> {
-        let row = self.query_opt(sql::LAST_SEQ, &[&conversation.as_str()]).await?;
-        row.map_or(Ok(Seq(0)), |row| unsigned(row.get(0)).map(Seq))
+        Ok(self.together.last_seqs.ask(conversation.clone()).await?)
     }
 
     async fn message(&self, id: MessageId) -> Result<Option<Message>, StoreError> {

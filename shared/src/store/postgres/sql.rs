@@ -39,8 +39,10 @@ pub(super) const INSTALLATION: &str = "SELECT id FROM installation";
 pub(super) const FIX_PARTITIONS: &str =
     "UPDATE installation SET partitions = coalesce(partitions, $1) RETURNING partitions";
 
-pub(super) const LAST_SEQ: &str =
-    "SELECT seq FROM messages WHERE conversation_id = $1 ORDER BY seq DESC LIMIT 1";
+/// For each conversation given, in that order.
+pub(super) const LAST_SEQS: &str = "SELECT m.seq FROM UNNEST($1::text[]) WITH ORDINALITY AS g (id, place) \
+     LEFT JOIN LATERAL (SELECT seq FROM messages WHERE conversation_id = g.id ORDER BY seq DESC LIMIT 1) m ON true \
+     ORDER BY g.place";
 pub(super) const MESSAGE: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
      FROM messages WHERE id = $1";
 pub(super) const MESSAGES_FORWARD: &str = "SELECT conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to \
@@ -77,6 +79,11 @@ pub(super) const MOVE_CURSORS: &str = "INSERT INTO persister_cursor AS c (partit
      ON CONFLICT (partition) DO UPDATE SET epoch = excluded.epoch, ms = excluded.ms, n = excluded.n \
      WHERE (c.epoch, c.ms, c.n) < (excluded.epoch, excluded.ms, excluded.n)";
 
+/// Adds messages of which none has a row yet; fails when one has.
+pub(super) const COPY: &str = "COPY messages \
+         (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to) \
+     FROM STDIN (FORMAT binary)";
+/// Adds those of which none has a row yet, and leaves the others out.
 pub(super) const INSERT: &str = "INSERT INTO messages \
          (conversation_id, seq, prev, id, time_ms, sender_id, client_id, kind, body, reply_to) \
      SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bigint[], $6::text[], \

@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::{
     LogPosition, StoreError,
+    copy::Rows,
     effects::EffectStatements,
+    error::is_duplicate,
     session::{LockClass, NO_PARTITION, Session, answer},
     sql, unsigned,
 };
@@ -25,11 +27,19 @@ use crate::{
 
 /// The statements of a commit, prepared once.
 struct Statements {
+    copy: Statement,
     insert: Statement,
     find: Statement,
     move_cursors: Statement,
     holders: Statement,
     effects: EffectStatements,
+}
+
+/// What became of messages that were taken for new.
+enum Added {
+    All(Committed),
+    /// Some of them has a row, so nothing was done.
+    Nothing,
 }
 
 pub(super) struct PostgresWriter {
@@ -46,6 +56,7 @@ impl PostgresWriter {
         let session = Session::open(&config, sql::WRITER_SETTINGS).await?;
         session.lock_shared(LockClass::Writer, NO_PARTITION).await?;
         let statements = Statements {
+            copy: answer(session.client.prepare(sql::COPY)).await?,
             insert: answer(session.client.prepare(sql::INSERT)).await?,
             find: answer(session.client.prepare(sql::FIND)).await?,
             move_cursors: answer(session.client.prepare(sql::MOVE_CURSORS)).await?,
@@ -53,6 +64,66 @@ impl PostgresWriter {
             effects: EffectStatements::prepare(&session.client).await?,
         };
         Ok(Self { session, statements, held: HashSet::new() })
+    }
+
+    /// Commits messages of which none has a row yet: nearly every batch, at well under half of the cost of [`Self::merge`].
+    async fn add(&mut self, messages: &[Message], cursors: &CursorColumns) -> Result<Added, StoreError> {
+        // One after the other into the same page of the index, and for history into the same page of the table. The places
+        // within a transaction mean nothing.
+        let mut sorted: Vec<&Message> = messages.iter().collect();
+        sorted.sort_unstable_by(|one, other| {
+            one.conversation.as_str().cmp(other.conversation.as_str()).then(one.seq.cmp(&other.seq))
+        });
+        let rows = Rows::of(&sorted)?;
+        let transaction = answer(self.session.client.transaction()).await?;
+        let copied = async {
+            match messages {
+                [] => Ok(0),
+                _ => rows.send(&transaction, &self.statements.copy).await,
+            }
+        };
+        // The rows come first: of two errors theirs is the one that says why.
+        let written = try_join(copied, cursors.write(&transaction, &self.statements.move_cursors));
+        let written = answer(async {
+            match written.await {
+                Err(error) if is_duplicate(&error) => Ok(None),
+                written => written.map(Some),
+            }
+        });
+        let Some((inserted, _)) = written.await? else {
+            answer(transaction.rollback()).await?;
+            return Ok(Added::Nothing);
+        };
+        self.statements.effects.write(&transaction, &Effects::of(sorted.iter().copied())).await?;
+        answer(transaction.commit()).await?;
+        Ok(Added::All(Committed { inserted, ..Committed::default() }))
+    }
+
+    /// Commits messages of which some may have a row: what was committed and not trimmed comes again after a kill.
+    async fn merge(
+        &mut self,
+        messages: &[Message],
+        cursors: &CursorColumns,
+    ) -> Result<Committed, StoreError> {
+        let rows = MessageColumns::of(messages)?;
+        let transaction = answer(self.session.client.transaction()).await?;
+        let written = try_join(
+            rows.insert(&transaction, &self.statements.insert),
+            cursors.write(&transaction, &self.statements.move_cursors),
+        );
+        let (inserted, _) = answer(written).await?;
+        let (committed, effects) = if inserted == messages.len() as u64 {
+            (Committed { inserted, ..Committed::default() }, Effects::of(messages.iter()))
+        } else {
+            let found = answer(rows.find(&transaction, &self.statements.find)).await?;
+            let (committed, voids) = classify(messages, &found, inserted)?;
+            let voids = MessageColumns::of(&voids)?;
+            answer(voids.insert(&transaction, &self.statements.insert)).await?;
+            (committed, Effects::of(in_place(messages, &found)))
+        };
+        self.statements.effects.write(&transaction, &effects).await?;
+        answer(transaction.commit()).await?;
+        Ok(committed)
     }
 
     /// Calls a function of one lock's key that says yes or no.
@@ -94,27 +165,11 @@ impl Writer for PostgresWriter {
         messages: &[Message],
         cursors: &[(Partition, LogPosition)],
     ) -> Result<Committed, StoreError> {
-        let rows = MessageColumns::of(messages)?;
         let cursors = CursorColumns::of(cursors)?;
-        let transaction = answer(self.session.client.transaction()).await?;
-        // The insertion comes first: of two errors it is the one that says why.
-        let written = try_join(
-            rows.insert(&transaction, &self.statements.insert),
-            cursors.write(&transaction, &self.statements.move_cursors),
-        );
-        let (inserted, _) = answer(written).await?;
-        let (committed, effects) = if inserted == messages.len() as u64 {
-            (Committed { inserted, ..Committed::default() }, Effects::of(messages.iter()))
-        } else {
-            let found = answer(rows.find(&transaction, &self.statements.find)).await?;
-            let (committed, voids) = classify(messages, &found, inserted)?;
-            let voids = MessageColumns::of(&voids)?;
-            answer(voids.insert(&transaction, &self.statements.insert)).await?;
-            (committed, Effects::of(in_place(messages, &found)))
-        };
-        self.statements.effects.write(&transaction, &effects).await?;
-        answer(transaction.commit()).await?;
-        Ok(committed)
+        match self.add(messages, &cursors).await? {
+            Added::All(committed) => Ok(committed),
+            Added::Nothing => self.merge(messages, &cursors).await,
+        }
     }
 
     async fn void(&mut self, message: &Message) -> Result<(), StoreError> {
