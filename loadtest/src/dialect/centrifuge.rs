@@ -39,11 +39,6 @@ pub fn send(id: u64, room: &str, client_id: &str, body: &str) -> String {
     )
 }
 
-/// What any server of the protocol understands.
-pub fn publish(id: u64, room: &str, body: &str) -> String {
-    format!(r#"{{"id":{id},"publish":{{"channel":"{room}","data":{body}}}}}"#)
-}
-
 /// Messages on one page of the history.
 const HISTORY_PAGE: u32 = 500;
 
@@ -51,6 +46,11 @@ pub fn history(id: u64, room: &str, Place { epoch, offset }: &Place) -> String {
     format!(
         r#"{{"id":{id},"history":{{"channel":"{room}","limit":{HISTORY_PAGE},"since":{{"offset":{offset},"epoch":"{epoch}"}}}}}}"#
     )
+}
+
+/// What any server of the protocol understands.
+pub fn publish(id: u64, room: &str, body: &str) -> String {
+    format!(r#"{{"id":{id},"publish":{{"channel":"{room}","data":{body}}}}}"#)
 }
 
 pub fn signal(id: u64, room: &str, signal: Signal) -> String {
