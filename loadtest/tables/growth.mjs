@@ -3,13 +3,14 @@ import { figure, head, reports, row, sum, used, verdict } from './reports.mjs';
 
 const all = reports(process.argv[2]);
 
-/// The chat at the highest rate for which the tester had enough CPU; if it never had, at the lowest.
-function chat(name) {
-  const runs = Object.entries(all)
-    .filter(([file]) => file.startsWith(`${name}.chat-`))
-    .map(([file, report]) => ({ rate: Number(file.split('-').pop()), report }))
-    .sort((a, b) => a.rate - b.rate);
-  return runs.findLast(({ report }) => report.limited === null) ?? runs[0];
+/// The chats of all these servers at one rate: the highest for which the tester had enough CPU with each of them; if there is none, the
+/// lowest.
+function chats(names) {
+  const rates = Object.keys(all).filter((file) => file.startsWith(`${names[0]}.chat-`)).map((file) => Number(file.split('-').pop()));
+  const runs = (rate) => names.map((name) => all[`${name}.chat-${rate}`]);
+  const whole = rates.filter((rate) => runs(rate).every(Boolean)).sort((a, b) => a - b);
+  const rate = whole.findLast((rate) => runs(rate).every(({ limited }) => limited === null)) ?? whole[0];
+  return Object.fromEntries(names.map((name, at) => [name, rate && { rate, report: runs(rate)[at] }]));
 }
 
 const counts = (kind) =>
@@ -21,18 +22,19 @@ const nodes = counts('nodes');
 if (nodes.length > 0) {
   head(['Gateways', 'room: deliveries/s', 'µs/delivery', 'Redis µs/publish', 'chats: messages/s', 'µs/message', 'Redis µs/message', 'deliveries']);
   const first = {};
+  const chatOf = chats(nodes.map((count) => `nodes-${count}`));
   for (const count of nodes) {
     const room = all[`nodes-${count}.room`];
-    const chats = chat(`nodes-${count}`);
+    const chat = chatOf[`nodes-${count}`];
     const cells = [
       room && used(room, 'gateway', 'cpu_us_per_delivery'),
       room && used(room, 'redis', 'cpu_us_per_publish'),
-      chats && used(chats.report, 'gateway', 'cpu_us_per_publish'),
-      chats && used(chats.report, 'redis', 'cpu_us_per_publish'),
+      chat && used(chat.report, 'gateway', 'cpu_us_per_publish'),
+      chat && used(chat.report, 'redis', 'cpu_us_per_publish'),
     ];
     const [delivery, roomRedis, message, chatRedis] = cells.map((value, at) => times(value, (first[at] ??= value)));
     const delivered = room && figure(room.measured.delivered / room.seconds);
-    row([count, delivered ?? '–', delivery, roomRedis, chats ? rate(chats) : '–', message, chatRedis, verdict([room, chats?.report].filter(Boolean))]);
+    row([count, delivered ?? '–', delivery, roomRedis, chat ? rate(chat) : '–', message, chatRedis, verdict([room, chat?.report].filter(Boolean))]);
   }
 }
 
@@ -41,8 +43,9 @@ if (shards.length > 0) {
   console.log('\nTwo gateways before a Redis Cluster, in direct chats:\n');
   head(['Shards', 'messages/s', 'gateways, µs/message', 'Redis, µs/message', 'of that each shard', 'messages/s for one core of the busiest shard', 'deliveries']);
   let first;
+  const chatOf = chats(shards.map((count) => `shards-${count}`));
   for (const count of shards) {
-    const run = chat(`shards-${count}`);
+    const run = chatOf[`shards-${count}`];
     if (!run) continue;
     const each = run.report.server.filter(({ name }) => name.startsWith('redis')).map(({ cpu_us_per_publish }) => cpu_us_per_publish ?? 0);
     const full = 1e6 / Math.max(...each);

@@ -59,7 +59,11 @@ impl Transport {
             return ("POST", format!("/socket.io/?EIO=4&transport=polling&sid={session}"), text.to_owned());
         }
         let data = serde_json::Value::from(text);
-        ("POST", "/emulation".to_owned(), format!(r#"{{"session":"{session}","node":"{node}","data":{data}}}"#))
+        (
+            "POST",
+            "/emulation".to_owned(),
+            format!(r#"{{"session":"{session}","node":"{node}","data":{data}}}"#),
+        )
     }
 
     /// Calls `hear` for each text in what has come, and says how many bytes are done with.

@@ -310,7 +310,8 @@ impl Fleet {
             // The latest deliveries belong to the delays, too.
             stretch.timings.add(&timings);
             let new = now.counts.since(&stretch.after.counts);
-            let (came, is_back) = (new.publishes + new.accepted + new.delivered, now.counts.connected == self.seats);
+            let (came, is_back) =
+                (new.publishes + new.accepted + new.delivered, now.counts.connected == self.seats);
             let open = now.counts.lost() + now.counts.unknown();
             stretch.after = now;
             quiet_seconds = if came == 0 { quiet_seconds + 1 } else { 0 };
@@ -456,8 +457,7 @@ impl Fleet {
 
 /// Becomes true when the process is asked to end; asked again, it ends at once.
 fn interruption() -> anyhow::Result<watch::Receiver<bool>> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (said, heard) = watch::channel(false);
     tokio::spawn(async move {
         while !said.is_closed() {

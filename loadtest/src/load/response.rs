@@ -165,7 +165,8 @@ mod tests {
         assert!(matches!(refused, Err(Ended::Refused(line)) if line == "HTTP/1.1 429 TOO MANY REQUESTS"));
         let endless = vec![b'x'; HEAD_BYTES_MAX + 1];
         let mut responses = Responses::default();
-        let taken = responses.take(&endless, &mut Vec::new()).and_then(|_| responses.take(b"x", &mut Vec::new()));
+        let taken =
+            responses.take(&endless, &mut Vec::new()).and_then(|_| responses.take(b"x", &mut Vec::new()));
         assert!(matches!(taken, Err(Ended::Strange(_))), "{taken:?}");
     }
 }

@@ -35,7 +35,14 @@ pub struct Uplinks {
 
 impl Uplinks {
     /// Sends a request some time soon; those of one client in their order. False when too many wait already.
-    pub fn post(&self, bench: &Rc<Bench>, url: &str, source: Option<IpAddr>, client: u32, asked: Asked) -> bool {
+    pub fn post(
+        &self,
+        bench: &Rc<Bench>,
+        url: &str,
+        source: Option<IpAddr>,
+        client: u32,
+        asked: Asked,
+    ) -> bool {
         let mut lanes = self.lanes.borrow_mut();
         let lane = lanes.entry((url.to_owned(), source, client % LANES)).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
@@ -46,12 +53,7 @@ impl Uplinks {
     }
 }
 
-async fn carry(
-    bench: Rc<Bench>,
-    url: String,
-    source: Option<IpAddr>,
-    mut waiting: mpsc::Receiver<Asked>,
-) {
+async fn carry(bench: Rc<Bench>, url: String, source: Option<IpAddr>, mut waiting: mpsc::Receiver<Asked>) {
     let mut last: Option<(TcpStream, Instant)> = None;
     while let Some(asked) = waiting.recv().await {
         let kept = last.take().filter(|(_, used)| used.elapsed() < IDLE_MAX).map(|(stream, _)| stream);

@@ -119,7 +119,8 @@ fn tiles(report: &Report, verdict: &str, page: &mut String) {
         let _ = write!(page, "<p class='tile bad'>Ended early: {}</p>", escape(why));
     }
     if report.absent > 0 {
-        let _ = write!(page, "<p class='tile bad'>{} clients were not connected at the end</p>", report.absent);
+        let _ =
+            write!(page, "<p class='tile bad'>{} clients were not connected at the end</p>", report.absent);
     }
     if let Some(why) = &report.limited {
         let _ = write!(page, "<p class='tile bad'>Delays and rates are not told: {}</p>", escape(why));
@@ -149,7 +150,8 @@ fn page_open(tile: &mut dyn FnMut(&str, String, &str), report: &Report, verdict:
     }
     if let Some(capacity) = &report.capacity {
         let class = if capacity.is_servers { "" } else { "bad" };
-        let what = if capacity.is_servers { "publishes/s held" } else { "publishes/s held, not the server's limit" };
+        let what =
+            if capacity.is_servers { "publishes/s held" } else { "publishes/s held, not the server's limit" };
         tile(class, format!("{:.0}", capacity.publishes_per_second), what);
     }
 }
@@ -173,7 +175,8 @@ fn thinned(series: &[Second]) -> Vec<Second> {
     let point = |part: &[Second]| -> Option<Second> {
         let last = part.last()?;
         let each = |values: fn(&Second) -> &Vec<f64>, join: fn(f64, f64) -> f64| -> Vec<f64> {
-            let joined = |at: usize| part.iter().filter_map(|second| values(second).get(at).copied()).fold(0.0, join);
+            let joined =
+                |at: usize| part.iter().filter_map(|second| values(second).get(at).copied()).fold(0.0, join);
             (0..values(last).len()).map(joined).collect()
         };
         Some(Second {
@@ -303,7 +306,8 @@ mod tests {
 
     #[test]
     fn a_long_run_keeps_its_worst_and_all_that_was_counted() {
-        let mut series = vec![Second { delivered: 2, rss_mib: vec![1.0], ..Second::default() }; 3 * POINTS_MAX];
+        let mut series =
+            vec![Second { delivered: 2, rss_mib: vec![1.0], ..Second::default() }; 3 * POINTS_MAX];
         series[1].delay.p99 = 9.0;
         let points = thinned(&series);
         assert_eq!(points.len(), POINTS_MAX);

@@ -121,9 +121,11 @@ impl Machine {
                 .unwrap_or_default()
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal");
+        // What this process may use may be less.
+        let cores = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
         Self {
             processor: field(&read("/proc/cpuinfo"), "model name"),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            cores: cores.max(std::thread::available_parallelism().map_or(1, usize::from)),
             memory_mib: memory.trim_end_matches(" kB").parse().unwrap_or(0) / 1_024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         }
@@ -138,7 +140,10 @@ mod tests {
     fn this_process_and_machine_are_seen() {
         let own = process(std::process::id()).unwrap();
         assert!(own.rss_kib > 100 && own.cores.is_some(), "{own:?}");
-        assert_eq!((count_of_list("\t0-3,8"), count_of_list("5"), count_of_list("")), (Some(5), Some(1), None));
+        assert_eq!(
+            (count_of_list("\t0-3,8"), count_of_list("5"), count_of_list("")),
+            (Some(5), Some(1), None)
+        );
         let machine = machine().unwrap();
         assert!(machine.total_us > machine.idle_us);
         assert!(own_thread().is_ok());
