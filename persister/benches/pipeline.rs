@@ -301,9 +301,10 @@ impl Place {
         let mut tick = tokio::time::interval(Duration::from_millis(5));
         let mut tasks = JoinSet::new();
         let mut published = 0;
-        while start.elapsed() < Duration::from_secs(flags.paced_seconds) {
+        let is_over = || start.elapsed() >= Duration::from_secs(flags.paced_seconds);
+        while !is_over() {
             tick.tick().await;
-            while number(published) < start.elapsed().as_secs_f64() * rate {
+            while number(published) < start.elapsed().as_secs_f64() * rate && !is_over() {
                 // What Redis is too slow for shows in the rate that was reached.
                 if tasks.len() >= flags.concurrency
                     && let Some(ended) = tasks.join_next().await

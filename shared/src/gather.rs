@@ -13,8 +13,8 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// How many questions are under way at once: enough that one that hangs does not hold up all others.
-const UNDER_WAY_MAX: usize = 4;
+/// How many questions are under way at once: the fewer, the more go out together; but one that hangs must not hold up all others.
+const UNDER_WAY_MAX: usize = 2;
 
 /// It was not answered; the text says why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,17 +1,17 @@
 //! The load scenarios against real servers: what they count must be right, whatever the machine is busy with.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{path::Path, process::Stdio};
 
 use deploy::{Process, Program, free_port};
 use serde_json::Value;
-use tokio::process::{Child, Command};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
 
 use crate::{
     clients,
-    support::{SECRET, Standalone, eventually, metric, seen},
+    support::{PATIENCE, SECRET, Standalone, eventually, metric, seen},
 };
 
 /// The tester's exit code when the machine was too busy for it to tell delays; what it counted holds all the same.
@@ -104,13 +104,13 @@ async fn a_phoenix_server_is_measured_and_what_it_does_not_keep_is_not_lost() {
 
     let dir = tempfile::tempdir().unwrap();
     let port = free_port().unwrap();
-    let program = Program::new("phoenix", PathBuf::from("node"))
+    let program = Program::new("phoenix", "/usr/bin/env")
+        .arg("node")
         .arg(format!("{PHOENIX}/server.mjs"))
         .env("PORT", port.to_string());
-    let _peer = Process::spawn(&program, dir.path()).unwrap();
-    let is_there =
-        async || seen(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), || "no".to_owned());
-    eventually("the peer listens", is_there).await;
+    let mut peer = Process::spawn(&program, dir.path()).unwrap();
+    let is_open = async || TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+    peer.wait_until("listening", PATIENCE, is_open).await.unwrap();
     let url = format!("http://127.0.0.1:{port}");
     for (arguments, members) in [
         (["fanout", "--members=20", "--rate=20", "--workers=2"].as_slice(), 20),

@@ -2,6 +2,7 @@
 //! How long it took, and what the others noticed, is printed and not judged: both are the machine's as much as the node's.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -162,24 +163,26 @@ impl Parts {
         Self([("gateway", stage.gateway(1).pid()), ("Redis", redis), ("Postgres", postgres)])
     }
 
-    /// CPU time of each so far in microseconds, that of its child processes included.
-    fn cpu_us(&self) -> [u64; 3] {
-        let children = |parent: u32| {
+    /// CPU time so far, in microseconds, of each process that belongs to a part: its own and its children.
+    fn cpu_us(&self) -> [HashMap<u32, u64>; 3] {
+        self.0.map(|(_, parent)| {
             let path = format!("/proc/{parent}/task/{parent}/children");
             let children = std::fs::read_to_string(path).unwrap_or_default();
-            children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
-        };
-        let own = |pid: u32| usage::process(pid).map_or(0, |used| used.cpu_us);
-        self.0.map(|(_, pid)| own(pid) + children(pid).into_iter().map(own).sum::<u64>())
+            let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+            let all = std::iter::once(parent).chain(children);
+            // A child may end at any moment.
+            all.filter_map(|pid| Some((pid, usage::process(pid).ok()?.cpu_us))).collect()
+        })
     }
 
-    /// Tells what each has spent since for every client that came back.
-    fn report(&self, before: [u64; 3]) {
-        let spent =
-            self.cpu_us().into_iter().zip(before).map(|(now, before)| (now - before) / clients() as u64);
-        let spent: Vec<String> =
-            self.0.iter().zip(spent).map(|((name, _), us)| format!("{name} {us}")).collect();
-        eprintln!("CPU µs for each client that came back: {}", spent.join(", "));
+    /// Tells what each has spent since for every client.
+    fn report(&self, when: &str, before: &[HashMap<u32, u64>; 3]) {
+        let spent = self.cpu_us().into_iter().zip(before).zip(self.0).map(|((now, before), (name, _))| {
+            let spent: u64 =
+                now.iter().map(|(pid, us)| us.saturating_sub(before.get(pid).copied().unwrap_or(0))).sum();
+            format!("{name} {}", spent / clients() as u64)
+        });
+        eprintln!("CPU µs for each client, {when}: {}", spent.collect::<Vec<_>>().join(", "));
     }
 }
 
@@ -230,12 +233,14 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
     stage.kill_gateway(0);
     let storm = async {
         let took = all_have(&readers, 2).await;
-        parts.report(spent);
+        parts.report("when all had come back", &spent);
         (took, talk.answers(), bob.count() - before)
     };
     let ((took, storm, meanwhile), ()) = tokio::join!(storm, write_to_all(&writer, "third", 1));
     all_have(&readers, 3).await;
     assert!(meanwhile > 0 && !storm.is_empty(), "others were starved");
+    // What others are told of those who have come back takes longer.
+    parts.report("when all had one more message", &spent);
     report(took, &calm, &storm);
 
     let said = talk.end().await;

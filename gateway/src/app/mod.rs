@@ -54,13 +54,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     limits::describe();
     let tasks = Tasks::default();
     let health = Arc::new(Health::default());
-    let health_address = tasks.watch(listen(config.health_listen).await?, &health, numbers.clone())?;
+    let health_address = tasks.watch(listen(config.health_listen)?, &health, numbers.clone())?;
     let mut told_to_stop = pin!(shutdown::signal());
     let ground = tokio::select! {
         ground = Ground::reach(&config, &metrics) => ground?,
         () = &mut told_to_stop => return Ok(()),
     };
-    let public = listen(config.listen).await?;
+    let public = listen(config.listen)?;
     let app = App::build(config, keys, metrics, ground, health, tasks)?;
     let advertised = app.config.advertise.unwrap_or(reachable(public.local_addr()?));
     app.routes.peers.listen_at(advertised);
@@ -71,7 +71,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     socket::listen(address).with_context(|| format!("cannot listen on {address}"))
 }
 

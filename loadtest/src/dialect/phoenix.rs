@@ -127,7 +127,7 @@ mod tests {
         let text = format!(
             r#"[null,null,"realtime:r","broadcast",{{"type":"broadcast","event":"message","payload":{body}}}]"#
         );
-        assert_eq!(heard(text.as_bytes()), [message.clone()]);
+        assert_eq!(heard(text.as_bytes()), std::slice::from_ref(&message));
         let binary = [b"\x04\x0a\x07\x02\x01realtime:rmessage{}", body.as_bytes()].concat();
         assert_eq!(heard(&binary), [message]);
         assert_eq!(

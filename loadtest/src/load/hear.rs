@@ -39,7 +39,7 @@ impl Seat {
             Heard::Message { room, note, place } => {
                 // Only Centrifuge's answers bring messages without naming their room.
                 let is_read_up = room.is_empty() && dialect == Dialect::Centrifuge;
-                if !is_read_up && self.hold(&mut state, &note, place, now_us) {
+                if !is_read_up && state.hold(&note, place, now_us) {
                     return Ok(());
                 }
                 let follows = self.deliver(&mut state, room, note, place, now_us);
@@ -77,20 +77,7 @@ impl Seat {
                     self.paged(&mut state, room);
                 }
             }
-            Heard::Done { id } => match state.waiting.remove(&id) {
-                // A server that says nothing of places keeps nothing.
-                Some(Waiting::Join(room)) => {
-                    let nowhere = Place { epoch: String::new(), offset: 0 };
-                    self.joined(&mut state, room, &nowhere, Missed::Gone, started_us);
-                }
-                Some(Waiting::Send { due_us, members }) => {
-                    let mut counts = self.bench.counts.borrow_mut();
-                    counts.accepted += 1;
-                    counts.due += members;
-                    self.bench.timings.borrow_mut().accept.record(now_us.saturating_sub(due_us));
-                }
-                Some(Waiting::Page(_) | Waiting::Signal) | None => {}
-            },
+            Heard::Done { id } => self.done(&mut state, id, now_us, started_us),
             Heard::Refused { id, code } => match state.waiting.remove(&id) {
                 Some(Waiting::Send { .. }) => {
                     *self.bench.counts.borrow_mut().refused.entry(code).or_default() += 1;
@@ -113,6 +100,24 @@ impl Seat {
             Heard::Closed(code) => return Err(Ended::Closed(code)),
         }
         Ok(())
+    }
+
+    /// A request was done, and its answer says nothing more.
+    fn done(self: &Rc<Self>, state: &mut State, id: u64, now_us: u64, started_us: u64) {
+        match state.waiting.remove(&id) {
+            // A server that says nothing of places keeps nothing.
+            Some(Waiting::Join(room)) => {
+                let nowhere = Place { epoch: String::new(), offset: 0 };
+                self.joined(state, room, &nowhere, Missed::Gone, started_us);
+            }
+            Some(Waiting::Send { due_us, members }) => {
+                let mut counts = self.bench.counts.borrow_mut();
+                counts.accepted += 1;
+                counts.due += members;
+                self.bench.timings.borrow_mut().accept.record(now_us.saturating_sub(due_us));
+            }
+            Some(Waiting::Page(_) | Waiting::Signal) | None => {}
+        }
     }
 
     /// The client is known: joins its rooms, unless its session was taken up again with them.
@@ -187,7 +192,7 @@ impl Seat {
         match plan.dialect.history(id, &plan.rooms[room as usize].id, &from) {
             Some(text) => self.write(state, &text),
             None => {
-                drop(tokio::task::spawn_local(Rc::clone(self).read_page_over_http(id, room, from.offset)))
+                tokio::task::spawn_local(Rc::clone(self).read_page_over_http(id, room, from.offset));
             }
         }
     }
@@ -254,15 +259,6 @@ impl Seat {
         self.seat_if_complete(state, started_us);
     }
 
-    /// Keeps a message back while the history before it is being read.
-    fn hold(&self, state: &mut State, note: &Note, place: u64, now_us: u64) -> bool {
-        let Some(catch_up) = state.catching_up.get_mut(&note.room) else { return false };
-        if catch_up.held.len() < HELD_MESSAGES_MAX {
-            catch_up.held.push((*note, place, now_us));
-        }
-        true
-    }
-
     /// Notes a delivery. Returns whether it asks for another message of this seat.
     fn deliver(&self, state: &mut State, room: &str, note: Note, place: u64, now_us: u64) -> bool {
         // What the history has beyond that comes by itself, too.
@@ -313,5 +309,16 @@ impl Seat {
         if let Some(lost_us) = self.lost_us.take() {
             timings.resume.record(now_us - lost_us);
         }
+    }
+}
+
+impl State {
+    /// Keeps a message back while the history before it is being read.
+    fn hold(&mut self, note: &Note, place: u64, now_us: u64) -> bool {
+        let Some(catch_up) = self.catching_up.get_mut(&note.room) else { return false };
+        if catch_up.held.len() < HELD_MESSAGES_MAX {
+            catch_up.held.push((*note, place, now_us));
+        }
+        true
     }
 }

@@ -18,4 +18,5 @@ mod worker;
 
 pub use fleet::{Fleet, FleetOptions, Moment, Over, Second, Stretch, run_name};
 pub use plan::{Assignment, Load, Pace, Room, SeatPlan};
+pub use seat::NOT_CONNECTED;
 pub use worker::run as run_worker;

@@ -33,6 +33,9 @@ const BACKOFF_MS_FIRST: u64 = 500;
 /// What may wait for a socket that takes no more, in bytes; messages beyond are refused by the tester itself.
 const UNSENT_BYTES_MAX: usize = 1_048_576;
 
+/// Why a message was not even sent.
+pub const NOT_CONNECTED: &str = "not connected";
+
 /// One client.
 pub struct Seat {
     pub plan: SeatPlan,
@@ -160,7 +163,7 @@ impl Seat {
         let bench = &self.bench;
         bench.counts.borrow_mut().publishes += 1;
         let obstacle = match state {
-            State { is_seated: false, .. } => Some("not connected"),
+            State { is_seated: false, .. } => Some(NOT_CONNECTED),
             State { unsent, .. } if unsent.len() > UNSENT_BYTES_MAX => Some("the server does not read"),
             _ => None,
         };

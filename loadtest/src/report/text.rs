@@ -7,7 +7,7 @@ use crate::tally::Percentiles;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { scenario, connections, rooms, workers, seconds, total, measured, .. } = self;
+        let Self { scenario, connections, rooms, workers, seconds, total, .. } = self;
         writeln!(
             f,
             "\n{scenario}: {connections} connections in {rooms} rooms, {seconds:.0} s measured, {workers} workers"
@@ -18,6 +18,43 @@ impl Display for Report {
         if self.absent > 0 {
             writeln!(f, "  WRONG         {} clients were not connected at the end", self.absent)?;
         }
+        self.checked(f)?;
+        if total.disconnected + total.connect_failed + total.unsubscribed + total.limited > 0 {
+            writeln!(
+                f,
+                "  connections   {} lost, {} tries failed, {} unsubscribed, {} resumes read on in the history",
+                total.disconnected, total.connect_failed, total.unsubscribed, total.limited
+            )?;
+        }
+        if total.signals > 0 {
+            writeln!(f, "  signals       {:>10}   sent; {} events came", total.signals, total.events)?;
+        }
+        self.delays(f)?;
+        self.server(f)?;
+        self.steps(f)?;
+        for (name, value) in &self.figures {
+            writeln!(f, "  {name:<40} {value:>12.2}")?;
+        }
+        for objective in &self.objectives {
+            let verdict = if objective.is_met() { "met" } else { "MISSED" };
+            let found = objective.found.map_or("not known".to_owned(), |found| format!("{found:.2}"));
+            writeln!(
+                f,
+                "  objective     {} at most {}: {found}, {verdict}",
+                objective.name, objective.at_most
+            )?;
+        }
+        for trouble in self.troubles.iter().take(10) {
+            writeln!(f, "  trouble       {trouble}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// What was sent, what came of it, and whether that was right.
+    fn checked(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { total, measured, .. } = self;
         if total.publishes > 0 {
             let (refused, unknown) = (total.refused(), total.unknown());
             writeln!(
@@ -55,39 +92,9 @@ impl Display for Report {
                 writeln!(f, "  sent again    {:>10}   by recoveries, as the protocol allows", total.resent)?;
             }
         }
-        if total.disconnected + total.connect_failed + total.unsubscribed + total.limited > 0 {
-            writeln!(
-                f,
-                "  connections   {} lost, {} tries failed, {} unsubscribed, {} resumes read on in the history",
-                total.disconnected, total.connect_failed, total.unsubscribed, total.limited
-            )?;
-        }
-        if total.signals > 0 {
-            writeln!(f, "  signals       {:>10}   sent; {} events came", total.signals, total.events)?;
-        }
-        self.delays(f)?;
-        self.server(f)?;
-        self.steps(f)?;
-        for (name, value) in &self.figures {
-            writeln!(f, "  {name:<40} {value:>12.2}")?;
-        }
-        for objective in &self.objectives {
-            let verdict = if objective.is_met() { "met" } else { "MISSED" };
-            let found = objective.found.map_or("not known".to_owned(), |found| format!("{found:.2}"));
-            writeln!(
-                f,
-                "  objective     {} at most {}: {found}, {verdict}",
-                objective.name, objective.at_most
-            )?;
-        }
-        for trouble in self.troubles.iter().take(10) {
-            writeln!(f, "  trouble       {trouble}")?;
-        }
         Ok(())
     }
-}
 
-impl Report {
     fn delays(&self, f: &mut Formatter<'_>) -> Result {
         if let Some(why) = &self.limited {
             writeln!(f, "  DELAYS AND RATES ARE NOT TOLD: {why}")?;

@@ -9,7 +9,7 @@ use super::{
     shapes::{ChatShape, Fanout, chat_load, chat_setup, fanout_setup},
 };
 use crate::{
-    load::{Load, Moment, Pace, Stretch},
+    load::{Load, Moment, NOT_CONNECTED, Pace, Stretch},
     report::{self, Report, Step},
     usage::{Machine, ProcessUse},
 };
@@ -31,6 +31,9 @@ const MACHINE_IDLE: f64 = 0.1;
 
 /// Share of the machine's cores above which the tester, when nothing is left of them, may have been what was too much.
 const TESTER_SHARE: f64 = 0.25;
+
+/// Share of the machine's cores below which the server and the tester together do not explain that nothing is left of them.
+const OWN_SHARE: f64 = 0.5;
 
 /// What the load looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -118,7 +121,8 @@ pub async fn run(flags: &Capacity) -> anyhow::Result<Report> {
     report.absent = report.connections.saturating_sub(end.counts.connected);
     report.total = end.counts;
     let best = steps.iter().rfind(|step| step.broken.is_none());
-    let nothing = || ("nothing broke".to_owned(), Cause::unknown("more steps would be needed"));
+    let nothing =
+        || ("nothing broke".to_owned(), Cause::not_servers("more steps would be needed".to_owned()));
     let (limit, Cause { resource, is_servers }) = found.unwrap_or_else(nothing);
     report.capacity = Some(report::Capacity {
         publishes_per_second: best.map_or(0.0, |step| step.publishes_per_second),
@@ -194,18 +198,14 @@ impl Cause {
         Self { resource, is_servers: true }
     }
 
-    fn of_tester(resource: String) -> Self {
+    fn not_servers(resource: String) -> Self {
         Self { resource, is_servers: false }
-    }
-
-    fn unknown(resource: &str) -> Self {
-        Self { resource: resource.to_owned(), is_servers: false }
     }
 }
 
 fn cause(stretch: &Stretch, own: Option<String>) -> Cause {
     if let Some(own) = own {
-        return Cause::of_tester(format!("the tester itself: {own}"));
+        return Cause::not_servers(own);
     }
     let seconds = stretch.measured_seconds();
     let Moment { usage, machine, counts, .. } = &stretch.at_end;
@@ -221,6 +221,11 @@ fn cause(stretch: &Stretch, own: Option<String>) -> Cause {
             usage.name
         ));
     }
+    let mut refused = stretch.after.counts.since(&stretch.rested.counts).refused;
+    refused.remove(NOT_CONNECTED);
+    if let Some((code, count)) = refused.iter().max_by_key(|(_, count)| **count) {
+        return Cause::of_server(format!("a limit of the server: it refused {count} messages ({code})"));
+    }
     let all = Machine::here().cores;
     let idle = whole(machine.idle_us.saturating_sub(stretch.before.machine.idle_us))
         / whole(machine.total_us.saturating_sub(stretch.before.machine.total_us).max(1));
@@ -228,26 +233,24 @@ fn cause(stretch: &Stretch, own: Option<String>) -> Cause {
         let shares = used.iter().map(|(usage, used)| format!("{} {used:.2}", usage.name));
         let shares: Vec<String> = shares.chain([format!("the tester {tester:.2}")]).collect();
         let resource = format!("the CPU: the machine's {all} cores had nothing left ({})", shares.join(", "));
+        let ours = tester + used.iter().map(|(_, used)| used).sum::<f64>();
         return if tester > TESTER_SHARE * whole(all as u64) {
-            Cause::of_tester(format!("{resource}; let the tester run elsewhere"))
+            Cause::not_servers(format!("{resource}; let the tester run elsewhere"))
+        } else if ours < OWN_SHARE * whole(all as u64) {
+            Cause::not_servers(format!("{resource}; something else used them"))
         } else {
             Cause::of_server(resource)
         };
     }
-    let refused = stretch.after.counts.since(&stretch.rested.counts).refused;
-    let busiest = used.iter().max_by(|one, other| one.1.total_cmp(&other.1));
-    match (refused.iter().max_by_key(|(_, count)| **count), busiest) {
-        (Some((code, count)), _) => {
-            Cause::of_server(format!("a limit of the server: it refused {count} messages ({code})"))
-        }
-        (None, Some((usage, used))) if *used > CORE_BUSY => {
+    match used.iter().max_by(|one, other| one.1.total_cmp(&other.1)) {
+        Some((usage, used)) if *used > CORE_BUSY => {
             Cause::of_server(format!("the CPU of {}, if it has one busy thread: {used:.2} cores", usage.name))
         }
-        (None, Some(_)) => Cause::of_server(
+        Some(_) => Cause::of_server(
             "something beside the CPU, since no watched process and not the machine was busy: locks, the network, the disk"
                 .to_owned(),
         ),
-        (None, None) => Cause::unknown("not known what: give --pid or --metrics of the server"),
+        None => Cause::not_servers("not known what: give --pid or --metrics of the server".to_owned()),
     }
 }
 
@@ -305,8 +308,9 @@ mod tests {
         assert!(!cause(&stretch(10, full, 1, 50), Some("late".to_owned())).is_servers);
         assert!(!cause(&stretch(all / 2, full, all / 2, 1), None).is_servers);
         assert!(cause(&stretch(all, full, 0, 1), None).is_servers);
+        assert!(cause(&stretch(all / 10, full, 0, 1), None).resource.contains("something else"));
         assert!(cause(&stretch(5, full, 1, 50), None).resource.contains("beside the CPU"));
-        let mut refusing = stretch(5, full, 1, 50);
+        let mut refusing = stretch(5, full, 1, 1);
         refusing.after.counts.refused = [("111 rate_limited".to_owned(), 7)].into();
         assert!(cause(&refusing, None).resource.contains("111"));
     }

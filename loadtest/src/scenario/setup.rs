@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io::IsTerminal, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Common;
@@ -92,7 +92,7 @@ impl Setup {
     /// Finds out whether every node is there, so that nobody waits for one that is not.
     async fn reach(&self) -> anyhow::Result<()> {
         for url in self.common.urls() {
-            http::reach(&url).await.with_context(|| format!("{url} is not there"))?;
+            http::reach(&url).await.map_err(|error| anyhow!("{url} is not there: {error}"))?;
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ pub fn users_of(clients: usize) -> usize {
 }
 
 /// Characters of the bar.
-const BAR: usize = 20;
+const BAR: u16 = 20;
 
 /// One line that is written over and over: how far the run is, and what goes on.
 fn progress(second: &Second, done: f64) {
@@ -166,12 +166,15 @@ fn progress(second: &Second, done: f64) {
         return;
     }
     let Second { at, connected, publishes, delivered, delay, cores, .. } = second;
-    let cores: f64 = cores.iter().sum();
+    let server = match cores[..] {
+        [] => String::new(),
+        _ => format!("  server {:.2} cores", cores.iter().sum::<f64>()),
+    };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a short bar")]
-    let full = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
-    let (full, empty) = ("#".repeat(full), "·".repeat(BAR - full));
+    let full = (done.clamp(0.0, 1.0) * f64::from(BAR)) as u16;
+    let (full, empty) = ("#".repeat(full.into()), "·".repeat((BAR - full).into()));
     eprint!(
-        "\r{full}{empty} {at:>4.0} s  {connected:>6} connected  {publishes:>6} publishes/s  {delivered:>8} deliveries/s  p99 {:>8.2} ms  server {cores:.2} cores ",
+        "\r{full}{empty} {at:>4.0} s  {connected:>6} connected  {publishes:>6} publishes/s  {delivered:>8} deliveries/s  p99 {:>8.2} ms{server} ",
         delay.p99
     );
 }

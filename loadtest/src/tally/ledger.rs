@@ -1,6 +1,9 @@
 //! What one recipient was given, message by message.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write,
+};
 
 /// What a message says about itself in its body. The body is `{"load":"load:SENDER:ROOM:NUMBER:TIME:LENGTH:xxx"}`: one field, so
 /// that a server which writes the fields of an object in another order, or with other spaces, does not change it.
@@ -31,9 +34,9 @@ impl Note {
         // The length takes place itself; zeros before it do no harm.
         let digits = free.to_string().len();
         let length = free.saturating_sub(digits);
-        body += &format!("{length:0digits$}:");
-        body.extend(std::iter::repeat_n('x', length));
-        body + "\"}"
+        let filler = "x".repeat(length);
+        let _ = write!(body, "{length:0digits$}:{filler}\"}}");
+        body
     }
 
     /// The first note in the text, `None` where its body was damaged, and where it ends.

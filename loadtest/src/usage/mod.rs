@@ -121,9 +121,11 @@ impl Machine {
                 .unwrap_or_default()
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal");
+        // What this process may use may be less.
+        let cores = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
         Self {
             processor: field(&read("/proc/cpuinfo"), "model name"),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            cores: cores.max(std::thread::available_parallelism().map_or(1, usize::from)),
             memory_mib: memory.trim_end_matches(" kB").parse().unwrap_or(0) / 1_024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         }

@@ -230,7 +230,9 @@ fn encode(rows: &[Row<'_>]) -> Bytes {
             &row.time.to_be_bytes(),
             row.sender.as_bytes(),
         ];
-        values.into_iter().for_each(|value| put(&mut out, Some(value)));
+        for value in values {
+            put(&mut out, Some(value));
+        }
         put(&mut out, row.client_id.map(str::as_bytes));
         put(&mut out, Some(row.kind.as_bytes()));
         put(&mut out, Some(row.body));
