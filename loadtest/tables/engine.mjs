@@ -19,7 +19,7 @@ if (known.length > 0) {
   for (const key of Object.keys(rooms).sort((a, b) => order(a)[0] - order(b)[0] || order(a)[1] - order(b)[1])) {
     const [members, bytes] = order(key);
     const runs = known.flatMap((server) => Object.keys(paces).map((pace) => rooms[key][server]?.[pace]));
-    row([figure(members), `${bytes} B`, ...runs.map((run) => figure(run && used(run, 'gateway', 'cpu_us_per_delivery'))), verdict(runs.filter(Boolean))]);
+    row([members.toLocaleString('en-US'), `${bytes} B`, ...runs.map((run) => figure(run && used(run, 'gateway', 'cpu_us_per_delivery'))), verdict(runs.filter(Boolean))]);
   }
 }
 
@@ -67,7 +67,7 @@ if (idle.length > 0) {
         .reduce((all, [, value]) => all + value, 0);
     row([
       transports[name],
-      figure(report.connections),
+      report.connections.toLocaleString('en-US'),
       gateways.length,
       figure(used(report, 'gateway', 'kib_per_connection')),
       figure(of('of each connection')),
