@@ -24,6 +24,8 @@ impl Default for Turns {
 
 impl Turns {
     /// Does `work` in turns: each step that it can take without waiting is one.
+    ///
+    /// Not to be used within itself: who has a turn would wait for another.
     pub async fn of<F: Future>(&self, work: F) -> F::Output {
         self.of_coming(|| true, work).await
     }
