@@ -50,7 +50,7 @@ struct Inner {
     owners: Mutex<Owners>,
     claims: Mutex<HashMap<Partition, Arc<tokio::sync::Mutex<()>>>>,
     // Given back after the threads have ended.
-    _lock: std::fs::File,
+    _lock: open::FileLock,
 }
 
 /// Who owns what among the writers of this process.

@@ -21,14 +21,25 @@ const MIGRATIONS: [Migration; 4] = [
 ];
 
 /// Keeps every other process from the file until it is dropped.
-pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
+pub(super) struct FileLock(File);
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing would not do: a child that is being started has this file too until it runs its own program, and the
+        // lock would stay for as long. Of an error there is nobody to tell; then closing has to do.
+        drop(self.0.unlock());
+    }
+}
+
+/// Takes the lock of the file at `path`, without waiting.
+pub(super) fn lock(path: &Path) -> Result<FileLock, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
     let failed = |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", name.display()));
     let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(FileLock(file)),
         Err(TryLockError::WouldBlock) => {
             Err(StoreError::Unavailable(format!("{} is in use by another process", path.display())))
         }
@@ -67,4 +78,22 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     }
     connection.execute(sql::INSTALLATION_INSERT, [new_installation()])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lock;
+
+    /// A child has what its parent had open, between its start and the start of its program.
+    #[test]
+    fn what_a_child_still_has_open_keeps_nobody_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("locked.db");
+        let held = lock(&path).unwrap();
+        let of_child = held.0.try_clone().unwrap();
+        assert!(lock(&path).is_err());
+        drop(held);
+        drop(lock(&path).unwrap());
+        drop(of_child);
+    }
 }
