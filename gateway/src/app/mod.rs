@@ -48,6 +48,7 @@ use crate::{
 /// When it cannot start: a port is taken, a setting makes no sense, or a file cannot be opened.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init_tracing(config.log_format == LogFormat::Json);
+    let mut told_to_stop = pin!(shutdown::signal());
     let numbers = telemetry::install_metrics().context("cannot count")?;
     let keys = Keys::load(&config)?;
     let metrics = Arc::new(Metrics::register());
@@ -55,7 +56,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let health = Arc::new(Health::default());
     let health_address = tasks.watch(listen(config.health_listen)?, &health, numbers.clone())?;
-    let mut told_to_stop = pin!(shutdown::signal());
     let ground = tokio::select! {
         ground = Ground::reach(&config, &metrics) => ground?,
         () = &mut told_to_stop => return Ok(()),
