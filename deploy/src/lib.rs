@@ -13,6 +13,7 @@
 mod cluster;
 mod haproxy;
 mod http;
+mod patience;
 mod port;
 mod postgres;
 mod process;
@@ -24,6 +25,7 @@ mod redis_cluster;
 pub use cluster::{Cluster, ClusterOptions};
 pub use haproxy::{Backend, Haproxy};
 pub use http::{HttpResponse, http_get};
+pub use patience::{PATIENCE, eventually};
 pub use port::free_port;
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use process::Process;

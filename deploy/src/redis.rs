@@ -12,10 +12,10 @@ use tokio::{
 use crate::{Process, Program, free_port, program::installed};
 
 /// Longest wait for the first answer; loading a large append-only file takes most of it.
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 /// Longest wait for one answer to PING, and for an orderly end.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How a [`RedisServer`] is set up.
 #[derive(Debug, Clone)]
