@@ -7,7 +7,7 @@ mod support_ports;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use deploy::TcpProxy;
+use deploy::{PATIENCE, TcpProxy, eventually};
 use shared::{
     broker::{
         Accepted, Audience, Broker, BrokerError, EntryId, Inbound, LogPosition, Publication, Publish,
@@ -160,7 +160,7 @@ async fn a_full_log_refuses_and_writes_nothing<E: Environment>() {
     assert!(accept(&*broker, named("a", "0")).await.duplicate);
     let mut reader = environment.log().reader().await.unwrap();
     reader.assign(&[partition("a")]);
-    reader.read(10, DEADLINE).await.unwrap();
+    reader.read(10, PATIENCE).await.unwrap();
     reader.trim(&[(partition("a"), first.position)]).await.unwrap();
     let next = accept(&*broker, named("a", "3")).await;
     assert_eq!((next.prev, next.duplicate), (last.seq, false));
@@ -473,7 +473,7 @@ async fn a_subscriber_connection_that_has_gone_silent_is_noticed() {
 async fn an_idle_subscriber_connection_that_is_alive_is_kept() {
     let environment = OnRedis::new(Limits::default()).await;
     let proxy = TcpProxy::start(environment.server.address()).await.unwrap();
-    let config = RedisConfig { probe_timeout: Duration::from_secs(2), ..impatient(&environment, &proxy) };
+    let config = RedisConfig { probe_timeout: Duration::from_secs(5), ..impatient(&environment, &proxy) };
     let idle = config.probe_timeout + config.probe_after * 5;
     let broker = RedisBroker::connect(config).await.unwrap();
     let mut ear = Ear::of(&broker, "one").await;
@@ -485,7 +485,7 @@ async fn an_idle_subscriber_connection_that_is_alive_is_kept() {
 async fn a_command_connection_that_is_cut_or_silent_is_replaced() {
     let environment = OnRedis::new(Limits::default()).await;
     let proxy = TcpProxy::start(environment.server.address()).await.unwrap();
-    let config = RedisConfig { response_timeout: Duration::from_secs(1), ..impatient(&environment, &proxy) };
+    let config = RedisConfig { response_timeout: Duration::from_secs(4), ..impatient(&environment, &proxy) };
     let broker = RedisBroker::connect(config).await.unwrap();
     open(&broker, 0).await;
     let first = accept(&broker, unnamed("a")).await;

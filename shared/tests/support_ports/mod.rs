@@ -1,9 +1,9 @@
 //! What the suites of the ports share: both implementations, and something to say.
 #![expect(dead_code, reason = "each suite uses a part of it")]
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use deploy::{RedisCluster, RedisClusterOptions, RedisOptions, RedisServer};
+use deploy::{PATIENCE, RedisCluster, RedisClusterOptions, RedisOptions, RedisServer};
 use shared::{
     broker::{
         Accepted, Broker, Inbound, Publication, Publish,
@@ -22,8 +22,6 @@ use uuid::Uuid;
 
 /// Few, so that a partition is met by more than one conversation.
 pub const PARTITIONS: u16 = 4;
-/// Longest wait for something that must happen; only a failure waits for it.
-pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One implementation of the ports, with its own empty state.
 pub trait Environment: Sized {
@@ -241,7 +239,7 @@ impl Ear {
     }
 
     pub async fn next(&mut self) -> Inbound {
-        tokio::time::timeout(DEADLINE, self.0.recv())
+        tokio::time::timeout(PATIENCE, self.0.recv())
             .await
             .expect("nothing arrives")
             .expect("the broker lives")
@@ -259,17 +257,4 @@ impl Ear {
     pub fn is_silent(&mut self) -> bool {
         self.0.is_empty()
     }
-}
-
-/// Tries until it comes out as wanted.
-pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let tries = async {
-        loop {
-            if let Some(done) = attempt().await {
-                return done;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, tries).await.expect("it never came out as wanted")
 }
