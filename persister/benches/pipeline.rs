@@ -339,7 +339,7 @@ impl Place {
 
     /// Starts a persister that owns all partitions and waits for the log to be opened.
     async fn persister(&self, flags: &Flags, sessions: usize) -> anyhow::Result<Persister> {
-        let (log, seen) = storing::Watched::over(Arc::clone(&self.log));
+        let (log, seen) = storing::Seen::over(Arc::clone(&self.log));
         let parts = Parts {
             log,
             store: Arc::clone(&self.store),
