@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use deploy::PATIENCE;
 use gateway::{
     action::{self, AckMode, Limits, MembershipCache, Node},
     announcement::Announcement,
@@ -65,8 +66,6 @@ const SECRET: &str = "only for tests: 0123456789abcdefghij";
 const TOKEN_SECONDS: u64 = 3_600;
 /// How long a revocation is in force here.
 pub const REVOCATION_LIFE: Duration = Duration::from_hours(1);
-/// Far above what anything here takes; only a failure waits for it.
-pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The page that may use the API beside those of its own host.
 pub const FRIEND: &str = "https://app.example";
 
