@@ -38,7 +38,9 @@ fn conversation(n: usize) -> ConversationId {
 
 impl Cluster {
     async fn start() -> Self {
-        let redis = RedisServer::start(RedisOptions::default()).await.unwrap();
+        // What a killed process has written is there all the same.
+        let options = RedisOptions { fsync_always: false, ..RedisOptions::default() };
+        let redis = RedisServer::start(options).await.unwrap();
         let postgres = PostgresServer::start(PostgresOptions { fsync: false, ..PostgresOptions::default() })
             .await
             .unwrap();

@@ -38,12 +38,13 @@ struct Servers {
 
 impl Servers {
     async fn start(replicas: usize) -> Self {
-        let options = RedisClusterOptions { replicas, ..RedisClusterOptions::default() };
+        let server = RedisOptions { fsync_always: false, ..RedisOptions::default() };
+        let options = RedisClusterOptions { replicas, server, ..RedisClusterOptions::default() };
         let cluster = RedisCluster::start(options).await.unwrap();
         let config = RedisConfig {
             partitions: PARTITIONS,
             limits: Limits { hot_messages: 10_000, ..Limits::default() },
-            response_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(4),
             ..RedisConfig::new(cluster.url())
         };
         Self { cluster, config }

@@ -11,7 +11,9 @@ const SPREAD: Traffic =
 
 fn over_a_cluster(replicas: usize) -> impl FnOnce(&mut ClusterOptions) {
     move |options| {
-        options.redis_cluster = Some(RedisClusterOptions { replicas, ..RedisClusterOptions::default() });
+        let server = options.redis.clone();
+        options.redis_cluster =
+            Some(RedisClusterOptions { replicas, server, ..RedisClusterOptions::default() });
     }
 }
 

@@ -9,7 +9,9 @@ use std::{
 };
 
 pub use deploy::PATIENCE;
-use deploy::{Cluster, ClusterOptions, PostgresOptions, Process, Program, binary, free_port, http_get};
+use deploy::{
+    Cluster, ClusterOptions, PostgresOptions, Process, Program, RedisOptions, binary, free_port, http_get,
+};
 use loadtest::{
     check::{Durability, Verdict},
     client::{Client, ClientError, Pushes},
@@ -47,6 +49,7 @@ impl Stage {
         let mut options = ClusterOptions {
             haproxy: false,
             // What a killed process has written is there all the same.
+            redis: RedisOptions { fsync_always: false, ..RedisOptions::default() },
             postgres: PostgresOptions { fsync: false, ..PostgresOptions::default() },
             ..ClusterOptions::default()
         };

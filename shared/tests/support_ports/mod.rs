@@ -59,7 +59,8 @@ impl OnRedis {
     /// With more lines for the server's configuration.
     pub async fn with_lines(limits: Limits, lines: &[&str]) -> Self {
         let extra = lines.iter().map(|line| (*line).to_owned()).collect();
-        let server = RedisServer::start(RedisOptions { extra, ..RedisOptions::default() }).await.unwrap();
+        // What a killed process has written is there all the same, and no test waits for the disk.
+        let server = RedisServer::start(RedisOptions { fsync_always: false, extra }).await.unwrap();
         let config = RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(server.url()) };
         Self { server, config }
     }
