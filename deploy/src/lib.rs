@@ -31,5 +31,5 @@ pub use postgres::{PostgresOptions, PostgresServer};
 pub use process::Process;
 pub use program::{Program, binary};
 pub use proxy::TcpProxy;
-pub use redis::{RedisOptions, RedisServer};
+pub use redis::{Fsync, RedisOptions, RedisServer};
 pub use redis_cluster::{RedisCluster, RedisClusterOptions};

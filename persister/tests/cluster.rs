@@ -38,9 +38,7 @@ fn conversation(n: usize) -> ConversationId {
 
 impl Cluster {
     async fn start() -> Self {
-        // What a killed process has written is there all the same.
-        let options = RedisOptions { fsync_always: false, ..RedisOptions::default() };
-        let redis = RedisServer::start(options).await.unwrap();
+        let redis = RedisServer::start(RedisOptions::without_disk()).await.unwrap();
         let postgres = PostgresServer::start(PostgresOptions { fsync: false, ..PostgresOptions::default() })
             .await
             .unwrap();

@@ -38,7 +38,7 @@ struct Servers {
 
 impl Servers {
     async fn start(replicas: usize) -> Self {
-        let server = RedisOptions { fsync_always: false, ..RedisOptions::default() };
+        let server = RedisOptions::without_disk();
         let options = RedisClusterOptions { replicas, server, ..RedisClusterOptions::default() };
         let cluster = RedisCluster::start(options).await.unwrap();
         let config = RedisConfig {

@@ -49,7 +49,7 @@ impl Stage {
         let mut options = ClusterOptions {
             haproxy: false,
             // What a killed process has written is there all the same.
-            redis: RedisOptions { fsync_always: false, ..RedisOptions::default() },
+            redis: RedisOptions::without_disk(),
             postgres: PostgresOptions { fsync: false, ..PostgresOptions::default() },
             ..ClusterOptions::default()
         };

@@ -10,6 +10,8 @@ const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const shots = process.env.SHOT_DIR;
 const args = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  // In a container, the memory that it would share is too small for it.
+  '--disable-dev-shm-usage',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
 ];
 const DESKTOP = { width: 1100, height: 800 };

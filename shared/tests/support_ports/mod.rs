@@ -59,8 +59,8 @@ impl OnRedis {
     /// With more lines for the server's configuration.
     pub async fn with_lines(limits: Limits, lines: &[&str]) -> Self {
         let extra = lines.iter().map(|line| (*line).to_owned()).collect();
-        // What a killed process has written is there all the same, and no test waits for the disk.
-        let server = RedisServer::start(RedisOptions { fsync_always: false, extra }).await.unwrap();
+        let options = RedisOptions { extra, ..RedisOptions::without_disk() };
+        let server = RedisServer::start(options).await.unwrap();
         let config = RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(server.url()) };
         Self { server, config }
     }
@@ -100,7 +100,7 @@ pub struct OnCluster {
 impl OnCluster {
     /// Runs all cases of a suite on one cluster; each finds it empty.
     pub async fn run(cases: impl Future<Output = ()>) {
-        let server = RedisOptions { fsync_always: false, ..RedisOptions::default() };
+        let server = RedisOptions::without_disk();
         let cluster = RedisClusterOptions { server, ..RedisClusterOptions::default() };
         let cluster = RedisCluster::start(cluster).await.unwrap();
         SERVERS.scope(cluster.servers().iter().map(RedisServer::url).collect(), cases).await;
