@@ -58,7 +58,7 @@ impl MetricsHandle {
     }
 }
 
-/// CPU time and memory of this process, by the names that the clients of Prometheus share; `None` where there is no `/proc`.
+/// What this process uses, by the names that the clients of Prometheus share; `None` where there is no `/proc`.
 fn own_use() -> Option<String> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The name of the program, in parentheses, may hold anything; 11 fields stand between it and the two times.
@@ -68,9 +68,17 @@ fn own_use() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().trim_end_matches(" kB");
     let bytes = kib.parse::<u64>().ok()? * 1_024;
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    // A number, or the word `unlimited`.
+    let files_max = files.split_whitespace().next()?.replace("unlimited", "+Inf");
+    // The one that reads the list is in it.
+    let files = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     Some(format!(
         "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {seconds}\n\
-         # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"
+         # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n\
+         # TYPE process_open_fds gauge\nprocess_open_fds {files}\n\
+         # TYPE process_max_fds gauge\nprocess_max_fds {files_max}\n"
     ))
 }
 
@@ -91,6 +99,9 @@ mod tests {
             |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
         assert!(own("process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6), "{text}");
         assert!(own("process_cpu_seconds_total").is_some(), "{text}");
+        // Its three standard streams at least, or what they are led to.
+        let (files, files_max) = (own("process_open_fds").unwrap(), own("process_max_fds").unwrap());
+        assert!(files >= 3.0 && files_max > files, "{text}");
         assert!(install_metrics().is_err());
     }
 }
