@@ -5,6 +5,7 @@
 use std::{fs, io::IsTerminal, time::Duration};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 /// Upper bounds of the histogram buckets of every metric whose name ends in `_seconds`, in seconds.
@@ -15,16 +16,30 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// How often the histograms are emptied into their buckets, so that their memory stays bounded when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Writes the log to stderr, as JSON or for people. `RUST_LOG` filters it; without it, `info` and above are written.
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Writes the log to stderr. `RUST_LOG` filters it; without it, `info` and above are written.
 ///
 /// Does nothing when the process has a log already.
-pub fn init_tracing(json: bool) {
+pub fn init_tracing(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let is_terminal = std::io::stderr().is_terminal();
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
     // A second call can only come from a test that starts several parts in one process; the first log serves them all.
-    let _ = if json { log.json().try_init() } else { log.try_init() };
+    let _ = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
 }
 
 /// Collects every metric of this process from now on. To be called once in a process.
