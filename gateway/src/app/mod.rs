@@ -225,8 +225,6 @@ impl App {
         self.follow_clients();
         let (revocable, heartbeat) = (Arc::clone(&self.node.revocable), Arc::clone(&self.heartbeat));
         self.tasks.spawn(async move { revocable.follow(&heartbeat).await });
-        let coming = self.node.limiter.coming().clone();
-        self.tasks.spawn(async move { coming.rest_when_late().await });
         let tokens = Arc::clone(&self.node.tokens);
         self.tasks.spawn(async move { tokens.keep_fresh().await });
         self.tasks.spawn(async move { numbers.upkeep().await });
