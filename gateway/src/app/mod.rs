@@ -30,7 +30,7 @@ use crate::{
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Health, Origins, Routes, health_router, public_router},
-    limits::{self, Limiter},
+    limits::{self, Limiter, Turns},
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
@@ -105,7 +105,8 @@ impl Tasks {
         let address = listener.local_addr()?;
         let routes = health_router(Arc::clone(health), move || numbers.render());
         let (stopping, background) = (self.stopping.clone(), self.background.clone());
-        let served = socket::serve(listener, routes, AcceptLimits::default(), stopping, background);
+        let (allowed, turns) = (AcceptLimits::default(), Turns::default());
+        let served = socket::serve(listener, routes, allowed, turns, stopping, background);
         self.background.spawn(served);
         Ok(address)
     }
@@ -210,7 +211,8 @@ impl App {
         let accept = AcceptLimits { connections_per_address_max, ..accept };
         let router = public_router(self.routes.clone());
         let (closing, connections) = (self.tasks.closing.clone(), self.tasks.connections.clone());
-        self.tasks.connections.spawn(socket::serve(public, router, accept, closing, connections));
+        let turns = self.node.limiter.coming().clone();
+        self.tasks.connections.spawn(socket::serve(public, router, accept, turns, closing, connections));
         self.health.serve(Arc::clone(&self.node.feed), Arc::clone(&self.node.revocable));
     }
 

@@ -22,6 +22,7 @@ use crate::{
         engineio::{Engine, EngineConfig, Make},
         socketio::SocketIo,
     },
+    limits::Turns,
     outbox::{Outbox, OutboxContext, OutboxLimits, OutboxMetrics},
     socket::{self, AcceptLimits},
 };
@@ -80,7 +81,8 @@ impl Echo {
             let engine = Arc::clone(&engine);
             async move { open_to_all(request, async |request| self.answer(&engine, request).await).await }
         });
-        socket::serve(listener, router, AcceptLimits::default(), shutdown, tracker.clone()).await;
+        socket::serve(listener, router, AcceptLimits::default(), Turns::default(), shutdown, tracker.clone())
+            .await;
         tracker.close();
         tracker.wait().await;
     }

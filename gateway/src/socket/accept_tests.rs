@@ -20,7 +20,8 @@ async fn start(router: Router, limits: AcceptLimits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let accepting = tokio::spawn(serve(listener, router, limits, shutdown.clone(), tracker.clone()));
+    let accepting =
+        tokio::spawn(serve(listener, router, limits, Turns::default(), shutdown.clone(), tracker.clone()));
     Server { address, shutdown, tracker, accepting }
 }
 

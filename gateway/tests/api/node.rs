@@ -22,7 +22,7 @@ use gateway::{
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Origins, Routes, public_router},
-    limits::{Limiter, Settings},
+    limits::{Limiter, Settings, Turns},
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
@@ -214,7 +214,14 @@ async fn serve(routes: Routes, tracker: &TaskTracker, stop: &CancellationToken) 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let router = public_router(routes);
-    let served = socket::serve(listener, router, AcceptLimits::default(), stop.clone(), tracker.clone());
+    let served = socket::serve(
+        listener,
+        router,
+        AcceptLimits::default(),
+        Turns::default(),
+        stop.clone(),
+        tracker.clone(),
+    );
     tracker.spawn(served);
     address
 }
