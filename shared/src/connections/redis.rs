@@ -33,7 +33,7 @@ const TAKEN_PER_CALL_MAX: usize = 500;
 pub struct RedisConnections {
     users: Arc<Users>,
     /// Those who come one by one, but thousands at a time when a node has died; whether each has come online.
-    entering: Arc<Gather<ConnectionRecord, bool>>,
+    entering: Arc<Gather<Arc<ConnectionRecord>, bool>>,
     /// Those who leave.
     leaving: Arc<Gather<(UserId, ConnectionId), ()>>,
 }
@@ -64,7 +64,7 @@ impl RedisConnections {
         let users = Users { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms };
         let users = Arc::new(users);
         let (enter, leave) = (Arc::clone(&users), Arc::clone(&users));
-        let entering = Gather::new(CALLS_PER_REQUEST_MAX, move |records: Vec<ConnectionRecord>| {
+        let entering = Gather::new(CALLS_PER_REQUEST_MAX, move |records: Vec<Arc<ConnectionRecord>>| {
             let users = Arc::clone(&enter);
             async move { users.enter_each(&records).await }
         });
@@ -126,7 +126,7 @@ impl Users {
     }
 
     /// The users who have come online; a server that is away hears of its users by the next refresh.
-    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
+    async fn enter(&self, connections: &[Arc<ConnectionRecord>]) -> Result<Vec<UserId>, BrokerError> {
         let mut users: BTreeMap<&UserId, Vec<&ConnectionRecord>> = BTreeMap::new();
         for record in connections {
             users.entry(&record.user).or_default().push(record);
@@ -152,7 +152,10 @@ impl Users {
     }
 
     /// Whether by each of these its user has come online; only the first of several of one user says so.
-    async fn enter_each(&self, connections: &[ConnectionRecord]) -> Result<Vec<Option<bool>>, BrokerError> {
+    async fn enter_each(
+        &self,
+        connections: &[Arc<ConnectionRecord>],
+    ) -> Result<Vec<Option<bool>>, BrokerError> {
         let mut came: BTreeSet<UserId> = self.enter(connections).await?.into_iter().collect();
         Ok(connections.iter().map(|record| Some(came.remove(&record.user))).collect())
     }
@@ -170,9 +173,9 @@ impl Users {
 
 #[async_trait]
 impl Connections for RedisConnections {
-    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
+    async fn enter(&self, connections: &[Arc<ConnectionRecord>]) -> Result<Vec<UserId>, BrokerError> {
         if let [record] = connections {
-            let is_new = self.entering.ask(record.clone()).await?;
+            let is_new = self.entering.ask(Arc::clone(record)).await?;
             return Ok(is_new.then(|| record.user.clone()).into_iter().collect());
         }
         self.users.enter(connections).await
