@@ -29,6 +29,7 @@ use gateway::{
     outbox::{Outbox, OutboxContext, OutboxLimits, OutboxMetrics},
     protocol::centrifuge::WEBSOCKET,
 };
+use loadtest::usage::cpu_us;
 use metrics::{Counter, Gauge};
 use shared::{
     auth::Claims,
@@ -51,8 +52,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(1);
 const FIRST_SEQ: u64 = 1_000_000_000;
 /// How often path and loop take turns for one row.
 const TURNS: u32 = 4;
-/// `USER_HZ`, by which Linux counts the CPU time of a process: it is this number on every platform that Linux has.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What is sent, and what it may cost at most as a multiple of the loop.
 struct Case {
@@ -133,19 +132,19 @@ fn measure(fleet: &mut Fleet, case: &Case, turn: Duration) -> anyhow::Result<()>
 /// CPU time, and what it was spent on.
 #[derive(Default)]
 struct Cost {
-    seconds: f64,
+    cpu_us: u64,
     deliveries: u64,
 }
 
 impl Cost {
     fn add(&mut self, other: &Self) {
-        self.seconds += other.seconds;
+        self.cpu_us += other.cpu_us;
         self.deliveries += other.deliveries;
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a benchmark's count is far below 2^52")]
     fn micros(&self) -> f64 {
-        self.seconds * 1e6 / self.deliveries as f64
+        self.cpu_us as f64 / self.deliveries as f64
     }
 }
 
@@ -202,7 +201,7 @@ impl Fleet {
         let batch: Vec<Event> = (0..case.outstanding).map(|_| self.next_message()).collect();
         let batch_bytes = (WEBSOCKET.batch)(&self.conversation, &batch).len();
         let rounds_unsettled_max = (SOCKET_BYTES_MAX / batch_bytes).max(1);
-        let (start, before) = (Instant::now(), cpu_seconds()?);
+        let (start, before) = (Instant::now(), cpu_us(std::process::id())?);
         let (mut messages, mut rounds) = (0, 0);
         while start.elapsed() < turn {
             let events: Vec<Event> = (0..case.outstanding).map(|_| self.next_message()).collect();
@@ -219,7 +218,7 @@ impl Fleet {
         }
         self.settle()?;
         let deliveries = (messages * self.sockets.len()) as u64;
-        Ok(Cost { seconds: cpu_seconds()? - before, deliveries })
+        Ok(Cost { cpu_us: cpu_us(std::process::id())? - before, deliveries })
     }
 
     /// The way that messages go in production. Returns the bytes that each socket was given.
@@ -263,16 +262,6 @@ impl Fleet {
     fn settle(&mut self) -> anyhow::Result<()> {
         self.clients.wait_for(self.given * self.sockets.len() as u64)
     }
-}
-
-/// Seconds of CPU time that this process has used, in user mode and in the kernel.
-fn cpu_seconds() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name of the program, in parentheses, may hold anything; 11 fields stand between it and the two times.
-    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has no name")?;
-    let times = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
-    let ticks = times.sum::<Result<u32, _>>().context("/proc/self/stat has no times")?;
-    Ok(f64::from(ticks) / TICKS_PER_SECOND)
 }
 
 /// The process of the clients, as the server sees it.

@@ -155,9 +155,9 @@ impl Place {
     /// One turn of each.
     async fn compare_publishes(&mut self, flags: &Flags) -> anyhow::Result<()> {
         // One conversation, as the bare script has one.
-        let (redis, own) = (self.redis_cpu()?, usage::own()?);
+        let (redis, own) = (self.redis_cpu()?, usage::of(std::process::id())?);
         let ours = self.publish(flags, &[conversation(0, false)?]).await?;
-        let (redis_ours, own) = (self.redis_cpu()? - redis, usage::own()? - own);
+        let (redis_ours, own) = (self.redis_cpu()? - redis, usage::of(std::process::id())? - own);
         let redis = self.redis_cpu()?;
         let bare = self.bare(flags)?;
         let redis_bare = self.redis_cpu()? - redis;
@@ -383,17 +383,13 @@ impl Place {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    fn redis_cpu(&self) -> anyhow::Result<f64> {
-        let info = self.ask(&["INFO", "cpu"])?;
-        let times = info.lines().filter_map(|line| {
-            line.strip_prefix("used_cpu_sys:").or_else(|| line.strip_prefix("used_cpu_user:"))
-        });
-        Ok(times.filter_map(|time| time.trim().parse::<f64>().ok()).sum())
+    fn redis_cpu(&mut self) -> std::io::Result<f64> {
+        usage::of(self.redis.process().pid())
     }
 
     fn spent(&mut self) -> anyhow::Result<Spent> {
         let postgres = usage::children(self.postgres.process().pid())?;
-        Ok(Spent { own: usage::own()?, postgres, redis: self.redis_cpu()? })
+        Ok(Spent { own: usage::of(std::process::id())?, postgres, redis: self.redis_cpu()? })
     }
 }
 

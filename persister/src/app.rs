@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
-    config::{Config, LogFormat},
+    config::Config,
     consumer::{self, Parts},
     metrics,
 };
@@ -38,7 +38,7 @@ type Ports = Option<(Arc<dyn Log>, Arc<dyn Store>)>;
 /// # Errors
 /// When the address cannot be listened on, or the database is none that this program can use.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::init_tracing(config.log_format == LogFormat::Json);
+    telemetry::init_tracing(config.log_format);
     let prometheus = telemetry::install_metrics().context("metrics")?;
     metrics::describe();
     shared::broker::redis::metric::describe();

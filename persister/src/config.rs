@@ -1,14 +1,15 @@
 //! Configuration of the binary: flags over environment over file over defaults.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Parser;
 use serde::Deserialize;
-use shared::domain::{PARTITIONS_DEFAULT, PARTITIONS_MAX};
+use shared::{
+    config::{over, read},
+    domain::{PARTITIONS_DEFAULT, PARTITIONS_MAX},
+    telemetry::LogFormat,
+};
 
 use crate::{
     consumer::{BATCH_ENTRIES_DEFAULT, PersisterConfig},
@@ -76,17 +77,6 @@ struct Settings {
     failpoint: Option<Failpoint>,
 }
 
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines.
-    Json,
-}
-
 /// The configuration, complete and checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -110,33 +100,19 @@ impl Flags {
     /// # Errors
     /// With the setting at fault, and what it should be.
     pub fn resolve(self) -> anyhow::Result<Config> {
-        let file = match &self.config {
-            Some(path) => read(path)?,
-            None => Settings::default(),
-        };
+        let file = read(self.config.as_deref())?;
         self.settings.over(file).check()
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Settings> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
-}
-
 impl Settings {
-    /// Takes each setting of `self` where it is given, else that of `file`.
     fn over(self, file: Self) -> Self {
-        Self {
-            redis_url: self.redis_url.or(file.redis_url),
-            database_url: self.database_url.or(file.database_url),
-            health_listen: self.health_listen.or(file.health_listen),
-            persister: self.persister.or(file.persister),
-            partitions: self.partitions.or(file.partitions),
-            batch_entries: self.batch_entries.or(file.batch_entries),
-            sessions: self.sessions.or(file.sessions),
-            log_format: self.log_format.or(file.log_format),
-            failpoint: self.failpoint,
-        }
+        over!(
+            Settings, self, file;
+            redis_url, database_url, health_listen, persister, partitions, batch_entries, sessions, log_format;
+            // No file may set it.
+            failpoint: self.failpoint
+        )
     }
 
     fn check(self) -> anyhow::Result<Config> {

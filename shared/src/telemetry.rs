@@ -5,6 +5,7 @@
 use std::{fs, io::IsTerminal, time::Duration};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 /// Upper bounds of the histogram buckets of every metric whose name ends in `_seconds`, in seconds.
@@ -15,16 +16,30 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// How often the histograms are emptied into their buckets, so that their memory stays bounded when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Writes the log to stderr, as JSON or for people. `RUST_LOG` filters it; without it, `info` and above are written.
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Writes the log to stderr. `RUST_LOG` filters it; without it, `info` and above are written.
 ///
 /// Does nothing when the process has a log already.
-pub fn init_tracing(json: bool) {
+pub fn init_tracing(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let is_terminal = std::io::stderr().is_terminal();
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
     // A second call can only come from a test that starts several parts in one process; the first log serves them all.
-    let _ = if json { log.json().try_init() } else { log.try_init() };
+    let _ = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
 }
 
 /// Collects every metric of this process from now on. To be called once in a process.
@@ -58,7 +73,7 @@ impl MetricsHandle {
     }
 }
 
-/// CPU time and memory of this process, by the names that the clients of Prometheus share; `None` where there is no `/proc`.
+/// What this process uses, by the names that the clients of Prometheus share; `None` where there is no `/proc`.
 fn own_use() -> Option<String> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The name of the program, in parentheses, may hold anything; 11 fields stand between it and the two times.
@@ -68,9 +83,17 @@ fn own_use() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().trim_end_matches(" kB");
     let bytes = kib.parse::<u64>().ok()? * 1_024;
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    // A number, or the word `unlimited`.
+    let files_max = files.split_whitespace().next()?.replace("unlimited", "+Inf");
+    // The one that reads the list is in it.
+    let files = fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1);
     Some(format!(
         "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {seconds}\n\
-         # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"
+         # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n\
+         # TYPE process_open_fds gauge\nprocess_open_fds {files}\n\
+         # TYPE process_max_fds gauge\nprocess_max_fds {files_max}\n"
     ))
 }
 
@@ -91,6 +114,9 @@ mod tests {
             |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
         assert!(own("process_resident_memory_bytes").is_some_and(|bytes| bytes > 1e6), "{text}");
         assert!(own("process_cpu_seconds_total").is_some(), "{text}");
+        // Its three standard streams at least, or what they are led to.
+        let (files, files_max) = (own("process_open_fds").unwrap(), own("process_max_fds").unwrap());
+        assert!(files >= 3.0 && files_max > files, "{text}");
         assert!(install_metrics().is_err());
     }
 }

@@ -23,7 +23,7 @@ use self::{ground::Ground, keys::Keys, ports::Ports};
 use crate::{
     action::{self, Limits, MembershipCache, Node},
     announcement::Announcement,
-    config::{Config, LogFormat, Mode},
+    config::{Config, Mode},
     connection::{Emulations, Lines, socketio::Service},
     ephemeral::Ephemeral,
     feed::{Feed, FeedConfig},
@@ -47,7 +47,7 @@ use crate::{
 /// # Errors
 /// When it cannot start: a port is taken, a setting makes no sense, or a file cannot be opened.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::init_tracing(config.log_format == LogFormat::Json);
+    telemetry::init_tracing(config.log_format);
     let numbers = telemetry::install_metrics().context("cannot count")?;
     let keys = Keys::load(&config)?;
     let metrics = Arc::new(Metrics::register());

@@ -6,17 +6,15 @@ mod chat;
 mod check;
 mod socketio;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::Context;
 use clap::Parser;
 use serde::Deserialize;
 use shared::{
     auth::TokenRules,
+    config::{over, read},
     domain::{Kinds, NodeId},
+    telemetry::LogFormat,
 };
 
 use self::{chat::ChatSettings, socketio::SocketIoFlags};
@@ -194,17 +192,6 @@ struct Settings {
 /// Conversations that one connection may be in, when nobody says otherwise.
 pub const SUBSCRIPTIONS_MAX: usize = 1_000;
 
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines.
-    Json,
-}
-
 /// Where the state is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
@@ -296,31 +283,17 @@ impl Flags {
     /// # Errors
     /// With the setting at fault, and what it should be.
     pub fn resolve(self) -> anyhow::Result<Config> {
-        let file = match &self.config {
-            Some(path) => read(path)?,
-            None => Settings::default(),
-        };
+        let file = read(self.config.as_deref())?;
         self.settings.over(file).check()
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<Settings> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
-}
-
-/// Takes each setting of `self` where it is given, else that of `file`.
-macro_rules! over {
-    ($self:ident, $file:ident, $($field:ident),* $(,)?) => {
-        Settings { $($field: $self.$field.or($file.$field),)* }
-    };
 }
 
 impl Settings {
     fn over(self, file: Self) -> Self {
         over!(
+            Settings,
             self,
-            file,
+            file;
             redis_url,
             database_url,
             listen,

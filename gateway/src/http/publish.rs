@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use futures_util::{StreamExt, future::join_all, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::domain::{ClientMessageId, ConversationId, Refusal, RoleName, Send, Sent, UserId};
+use shared::domain::{ClientMessageId, ConversationId, IdError, Refusal, RoleName, Send, Sent, UserId};
 use utoipa::ToSchema;
 
 use super::{
@@ -46,11 +46,8 @@ pub async fn to_user(
     IdempotencyKey(key): IdempotencyKey,
     Json(message): Json<NewMessage>,
 ) -> Result<Response, Problem> {
-    caller.server(Scope::Publish)?;
-    let user = UserId::parse(&user).map_err(|error| Problem::invalid(error.to_string()))?;
-    let send = message.to(ConversationId::personal(&user), key)?;
-    let sent = action::publish(&routes.lines.node, send).await?.settled().await?;
-    Ok(json(&SentView::from(sent)))
+    let room = UserId::parse(&user).map(|user| ConversationId::personal(&user));
+    publish(&routes, &caller, room, message, key).await
 }
 
 /// Publish to a role.
@@ -72,10 +69,20 @@ pub async fn to_role(
     IdempotencyKey(key): IdempotencyKey,
     Json(message): Json<NewMessage>,
 ) -> Result<Response, Problem> {
+    let room = RoleName::parse(&role).map(|role| ConversationId::role(&role));
+    publish(&routes, &caller, room, message, key).await
+}
+
+async fn publish(
+    routes: &Routes,
+    caller: &Caller,
+    room: Result<ConversationId, IdError>,
+    message: NewMessage,
+    key: Option<ClientMessageId>,
+) -> Result<Response, Problem> {
     caller.server(Scope::Publish)?;
-    let role = RoleName::parse(&role).map_err(|error| Problem::invalid(error.to_string()))?;
-    let send = message.to(ConversationId::role(&role), key)?;
-    let sent = action::publish(&routes.lines.node, send).await?.settled().await?;
+    let room = room.map_err(|error| Problem::invalid(error.to_string()))?;
+    let sent = action::publish(&routes.lines.node, message.to(room, key)?).await?.settled().await?;
     Ok(json(&SentView::from(sent)))
 }
 

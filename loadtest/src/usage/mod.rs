@@ -1,4 +1,4 @@
-//! What processes use: CPU time and memory from `/proc`, and what a server says of itself in its metrics.
+//! What processes use: CPU time by their clocks, memory from `/proc`, and what a server says of itself in its metrics.
 //!
 //! Deliberately absent: systems other than Linux, where a server is known by its metrics alone.
 
@@ -8,9 +8,13 @@ pub use scrape::{SelfReport, scrape};
 
 use std::{fs, io};
 
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize};
 
-/// `USER_HZ`, by which Linux counts the CPU time of processes: it is this number on every platform that Linux has.
+/// `USER_HZ`, by which Linux counts the CPU time of the whole machine: it is this number on every platform that Linux has.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// What one process had used at some moment.
@@ -42,17 +46,25 @@ pub struct MachineUse {
 /// # Errors
 /// When there is no such process.
 pub fn process(pid: u32) -> io::Result<ProcessUse> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name of the program, in parentheses, may hold anything.
-    let (head, fields) = stat.rsplit_once(')').ok_or(io::ErrorKind::InvalidData)?;
-    let name = head.split_once('(').map_or("", |(_, name)| name).to_owned();
-    let ticks: u64 =
-        fields.split_whitespace().skip(11).take(2).filter_map(|time| time.parse::<u64>().ok()).sum();
+    let cpu_us = cpu_us(pid)?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let (rss, cores) = (field("VmRSS:"), field("Cpus_allowed_list:").and_then(count_of_list));
     let rss_kib = rss.and_then(|rss| rss.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default();
-    Ok(ProcessUse { id: pid.to_string(), name, cpu_us: ticks * 1_000_000 / TICKS_PER_SECOND, rss_kib, cores })
+    let name = field("Name:").unwrap_or_default().trim().to_owned();
+    Ok(ProcessUse { id: pid.to_string(), name, cpu_us, rss_kib, cores })
+}
+
+/// CPU time of a process since its start, in user mode and in the kernel, in microseconds. Of its own clock, since
+/// `/proc` tells only whole hundredths of a second.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_us(pid: u32) -> io::Result<u64> {
+    let pid = i32::try_from(pid).map_err(|_| io::ErrorKind::NotFound)?;
+    let time = clock_gettime(clock_getcpuclockid(Pid::from_raw(pid))?)?;
+    let (seconds, nanoseconds) = (time.tv_sec(), time.tv_nsec());
+    Ok(u64::try_from(seconds * 1_000_000 + nanoseconds / 1_000).unwrap_or_default())
 }
 
 /// How many numbers a list such as `0-3,8` has.
@@ -139,7 +151,10 @@ mod tests {
     #[test]
     fn this_process_and_machine_are_seen() {
         let own = process(std::process::id()).unwrap();
-        assert!(own.rss_kib > 100 && own.cores.is_some(), "{own:?}");
+        assert!(own.rss_kib > 100 && own.cores.is_some() && !own.name.is_empty(), "{own:?}");
+        let tick_us = 1_000_000 / TICKS_PER_SECOND;
+        let is_finer_than_ticks = |_| !cpu_us(std::process::id()).unwrap().is_multiple_of(tick_us);
+        assert!((0..1_000).any(is_finer_than_ticks));
         assert_eq!(
             (count_of_list("\t0-3,8"), count_of_list("5"), count_of_list("")),
             (Some(5), Some(1), None)
