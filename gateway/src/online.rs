@@ -41,7 +41,7 @@ pub enum OnlineError {
 
 /// This node's connections.
 pub struct OnlineUsers {
-    here: Arc<Mutex<HashMap<ConnectionId, ConnectionRecord>>>,
+    here: Arc<Mutex<HashMap<ConnectionId, Arc<ConnectionRecord>>>>,
     connections: Arc<dyn Connections>,
     store: Arc<dyn Store>,
     ephemeral: Arc<Ephemeral>,
@@ -61,7 +61,8 @@ impl OnlineUsers {
 
     /// A connection has begun. Does not wait for Redis.
     pub fn enter(&self, record: ConnectionRecord) {
-        self.here.lock().insert(record.client, record.clone());
+        let record = Arc::new(record);
+        self.here.lock().insert(record.client, Arc::clone(&record));
         let (here, connections) = (Arc::clone(&self.here), Arc::clone(&self.connections));
         let ephemeral = Arc::clone(&self.ephemeral);
         self.tracker.spawn(async move {
@@ -149,7 +150,7 @@ impl OnlineUsers {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let all: Vec<ConnectionRecord> = self.here.lock().values().cloned().collect();
+            let all: Vec<Arc<ConnectionRecord>> = self.here.lock().values().cloned().collect();
             for some in all.chunks(REFRESH_CONNECTIONS_MAX) {
                 if let Err(error) = enter(&*self.connections, &self.ephemeral, some).await {
                     tracing::warn!(%error, "connections cannot be refreshed");
@@ -161,8 +162,8 @@ impl OnlineUsers {
     }
 
     /// Takes back what a refresh entered although it ended while the refresh was under way.
-    async fn remove_stale(&self, entered: &[ConnectionRecord]) {
-        let gone: Vec<&ConnectionRecord> = {
+    async fn remove_stale(&self, entered: &[Arc<ConnectionRecord>]) {
+        let gone: Vec<&Arc<ConnectionRecord>> = {
             let here = self.here.lock();
             entered.iter().filter(|record| !here.contains_key(&record.client)).collect()
         };
@@ -220,7 +221,7 @@ impl OnlineUsers {
 async fn enter(
     connections: &dyn Connections,
     ephemeral: &Ephemeral,
-    records: &[ConnectionRecord],
+    records: &[Arc<ConnectionRecord>],
 ) -> Result<(), BrokerError> {
     tell_online(ephemeral, connections.enter(records).await?).await;
     Ok(())

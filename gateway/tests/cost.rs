@@ -1,5 +1,5 @@
-//! What a message costs, counted and not timed: allocations and instructions of codec and hub. Fails when a count has grown
-//! by more than a tenth over `cost.txt`, which is committed.
+//! What a message costs, counted and not timed: allocations and instructions of codec and hub; and how many bytes an idle
+//! connection holds. Fails when a count has grown by more than a tenth over `cost.txt`, which is committed.
 //!
 //! Counts do not depend on what else the machine does. Instructions are counted by valgrind, in a run of this same program
 //! with some messages and one with more, whose difference is what the messages cost. Both counts are of a build without
@@ -8,14 +8,20 @@
 //! After a change that is worth its cost: `STARLING_COST_UPDATE=1 cargo test -p gateway --test cost`.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "api/node.rs"]
+#[expect(dead_code, reason = "other tests ask a node for more")]
+mod node;
+
 use std::{
     collections::BTreeMap,
     hint::black_box,
-    io::{self, Read},
+    io::{self, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -42,6 +48,8 @@ const MESSAGES: usize = 200;
 const MEMBERS: usize = 51;
 /// Bytes of each message's body.
 const BODY_BYTES: usize = 128;
+/// Connections whose bytes are counted, with as many there before.
+const CONNECTIONS: usize = 128;
 /// Tells this program, run under valgrind, what to do: `WORKLOAD MESSAGES`.
 const WORKLOAD: &str = "STARLING_COST_WORKLOAD";
 const UPDATE: &str = "STARLING_COST_UPDATE";
@@ -247,4 +255,105 @@ fn workload_under_valgrind() {
     let Ok(wanted) = std::env::var(WORKLOAD) else { return };
     let (workload, messages) = wanted.split_once(' ').unwrap();
     work(workload, messages.parse().unwrap());
+}
+
+/// What an idle client has sent, and what it has heard once it is there.
+struct Comer {
+    name: &'static str,
+    request: fn(&str) -> Vec<u8>,
+    greeting: &'static str,
+}
+
+const COMERS: [Comer; 4] = [
+    Comer { name: "websocket", request: by_websocket, greeting: r#""connect":{"# },
+    Comer { name: "sse", request: by_sse, greeting: r#""connect":{"# },
+    Comer { name: "http_stream", request: by_http_stream, greeting: r#""connect":{"# },
+    Comer { name: "socketio", request: by_socketio, greeting: r#"40{"sid":"# },
+];
+
+fn by_websocket(user: &str) -> Vec<u8> {
+    upgraded("/connection/websocket", &connect(user))
+}
+
+fn by_socketio(user: &str) -> Vec<u8> {
+    let token = node::token(user);
+    upgraded("/socket.io/?EIO=4&transport=websocket", &format!(r#"40{{"token":"{token}"}}"#))
+}
+
+fn by_sse(user: &str) -> Vec<u8> {
+    let escaped: String = connect(user).bytes().map(|byte| format!("%{byte:02x}")).collect();
+    format!("GET /connection/sse?cf_connect={escaped} HTTP/1.1\r\nhost: a\r\n\r\n").into()
+}
+
+fn by_http_stream(user: &str) -> Vec<u8> {
+    let connect = connect(user);
+    let head = "POST /connection/http_stream HTTP/1.1\r\nhost: a\r\ncontent-length:";
+    format!("{head} {}\r\n\r\n{connect}", connect.len()).into()
+}
+
+fn connect(user: &str) -> String {
+    format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, node::token(user))
+}
+
+/// A WebSocket's handshake, and a first message right behind it.
+fn upgraded(path: &str, message: &str) -> Vec<u8> {
+    let mut request = format!(
+        "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .into_bytes();
+    // Long enough for two bytes of length, and with a mask that changes nothing.
+    let [high, low] = u16::try_from(message.len()).unwrap().to_be_bytes();
+    request.extend([0x81, 0x80 | 126, high, low, 0, 0, 0, 0]);
+    request.extend(message.as_bytes());
+    request
+}
+
+impl Comer {
+    fn come(&self, address: &str, user: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(node::PATIENCE)).unwrap();
+        stream.write_all(&(self.request)(user)).unwrap();
+        let (mut heard, mut scrap) = (String::new(), [0; 4096]);
+        while !heard.contains(self.greeting) {
+            let read = stream.read(&mut scrap).unwrap();
+            assert!(read > 0, "{}: {heard}", self.name);
+            heard.push_str(&String::from_utf8_lossy(&scrap[..read]));
+        }
+        stream
+    }
+
+    /// Bytes for each of [`CONNECTIONS`] on a node of its own, which runs on this thread, whose allocations are counted. Its
+    /// clients are on another.
+    fn bytes(&'static self) -> f64 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let site = node::Site::new();
+        let node = runtime.block_on(site.start("n1"));
+        let come = |from: usize| {
+            let address = node.address.clone();
+            let coming = thread::spawn(move || -> Vec<TcpStream> {
+                let users = (from..from + CONNECTIONS).map(|n| format!("user-{n:03}"));
+                users.map(|user| self.come(&address, &user)).collect()
+            });
+            runtime.block_on(async {
+                while !coming.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                // What comes after the greeting is done as well.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            });
+            coming.join().unwrap()
+        };
+        let mut clients = come(0);
+        let held = allocation_counter::measure(|| clients.append(&mut come(CONNECTIONS)));
+        #[expect(clippy::cast_precision_loss, reason = "some hundred KiB")]
+        let each = held.bytes_current as f64 / CONNECTIONS as f64;
+        each
+    }
+}
+
+#[test]
+fn an_idle_connection_holds_no_more_bytes_than_it_did() {
+    let named = COMERS.iter().map(|comer| (format!("bytes {}", comer.name), comer.bytes()));
+    hold_against_baseline(&named.collect());
 }

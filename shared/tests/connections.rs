@@ -4,7 +4,10 @@
 
 mod support_ports;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deploy::eventually;
 use shared::{
@@ -79,9 +82,13 @@ fn record(name: &str, number: u128) -> ConnectionRecord {
         node: NodeId::parse("n1").unwrap(),
         address: "2001:db8::1".to_owned(),
         user_agent: "a \"browser\"\n".to_owned(),
-        protocol: "centrifuge/websocket".to_owned(),
+        protocol: "centrifuge/websocket".into(),
         since: 1_790_000_000_000,
     }
+}
+
+fn entry(name: &str, number: u128) -> Arc<ConnectionRecord> {
+    Arc::new(record(name, number))
 }
 
 async fn state(connections: &dyn Connections, name: &str) -> (bool, bool) {
@@ -101,8 +108,8 @@ async fn a_user_is_online_while_there_is_a_connection<E: Connected>() {
     let connections = environment.connections(LONG_MS);
     assert_eq!(state(&*connections, "alice").await, (false, false));
     assert!(connections.list(&user("alice"), 10).await.unwrap().is_empty());
-    assert_eq!(connections.enter(&[record("alice", 1)]).await.unwrap(), [user("alice")]);
-    assert!(connections.enter(&[record("alice", 1), record("alice", 2)]).await.unwrap().is_empty());
+    assert_eq!(connections.enter(&[entry("alice", 1)]).await.unwrap(), [user("alice")]);
+    assert!(connections.enter(&[entry("alice", 1), entry("alice", 2)]).await.unwrap().is_empty());
     let mut listed = connections.list(&user("alice"), 10).await.unwrap();
     listed.sort_by_key(|record| record.client);
     assert_eq!(listed, [record("alice", 1), record("alice", 2)]);
@@ -120,9 +127,9 @@ async fn a_user_is_online_while_there_is_a_connection<E: Connected>() {
 async fn a_quick_return_is_no_news<E: Connected>() {
     let environment = E::new(Limits::default()).await;
     let connections = environment.connections(LONG_MS);
-    connections.enter(&[record("alice", 1)]).await.unwrap();
+    connections.enter(&[entry("alice", 1)]).await.unwrap();
     connections.leave(&user("alice"), id(1)).await.unwrap();
-    assert!(connections.enter(&[record("alice", 2)]).await.unwrap().is_empty());
+    assert!(connections.enter(&[entry("alice", 2)]).await.unwrap().is_empty());
     // Nor is the time over that began with the first leave.
     assert!(taken(&*connections, RETURN_MS).await.is_empty());
     assert_eq!(state(&*connections, "alice").await, (true, true));
@@ -131,7 +138,7 @@ async fn a_quick_return_is_no_news<E: Connected>() {
 async fn who_is_gone_is_taken_by_one<E: Connected>() {
     let environment = E::new(Limits::default()).await;
     let connections = environment.connections(LONG_MS);
-    connections.enter(&[record("alice", 1), record("bob", 2), record("carol", 3)]).await.unwrap();
+    connections.enter(&[entry("alice", 1), entry("bob", 2), entry("carol", 3)]).await.unwrap();
     connections.leave(&user("alice"), id(1)).await.unwrap();
     connections.leave(&user("bob"), id(2)).await.unwrap();
     assert_eq!(taken(&*connections, RETURN_MS).await, [user("alice"), user("bob")]);
@@ -139,16 +146,16 @@ async fn who_is_gone_is_taken_by_one<E: Connected>() {
     assert_eq!(state(&*connections, "alice").await, (false, false));
     assert!(connections.confirm_gone(&[user("alice"), user("bob")]).await.unwrap().is_empty());
     assert!(taken(&*connections, TAKEN_MS + RETURN_MS).await.is_empty());
-    assert_eq!(connections.enter(&[record("alice", 4)]).await.unwrap(), [user("alice")], "that is news");
+    assert_eq!(connections.enter(&[entry("alice", 4)]).await.unwrap(), [user("alice")], "that is news");
 }
 
 async fn who_comes_back_while_the_others_are_told_is_told_again<E: Connected>() {
     let environment = E::new(Limits::default()).await;
     let connections = environment.connections(LONG_MS);
-    connections.enter(&[record("alice", 1)]).await.unwrap();
+    connections.enter(&[entry("alice", 1)]).await.unwrap();
     connections.leave(&user("alice"), id(1)).await.unwrap();
     assert_eq!(taken(&*connections, RETURN_MS).await, [user("alice")]);
-    assert_eq!(connections.enter(&[record("alice", 2)]).await.unwrap(), [user("alice")]);
+    assert_eq!(connections.enter(&[entry("alice", 2)]).await.unwrap(), [user("alice")]);
     assert_eq!(connections.confirm_gone(&[user("alice")]).await.unwrap(), [user("alice")]);
     assert_eq!(state(&*connections, "alice").await, (true, true));
 }
@@ -156,7 +163,7 @@ async fn who_comes_back_while_the_others_are_told_is_told_again<E: Connected>() 
 async fn who_dies_after_taking_is_followed_by_another<E: Connected>() {
     let environment = E::new(Limits::default()).await;
     let connections = environment.connections(LONG_MS);
-    connections.enter(&[record("alice", 1)]).await.unwrap();
+    connections.enter(&[entry("alice", 1)]).await.unwrap();
     connections.leave(&user("alice"), id(1)).await.unwrap();
     let first: Vec<Gone> = connections.take_gone(RETURN_MS).await.unwrap();
     assert_eq!(connections.take_gone(TAKEN_MS).await.unwrap(), first, "with the same time");
@@ -168,12 +175,12 @@ async fn who_is_not_refreshed_is_gone<E: Connected>() {
     let connections = environment.connections(1_000);
     // A machine that stood still for as long as an entry lives has refreshed nobody, and begins anew.
     eventually(async || {
-        connections.enter(&[record("alice", 1), record("alice", 2)]).await.unwrap();
+        connections.enter(&[entry("alice", 1), entry("alice", 2)]).await.unwrap();
         // One user is refreshed over and over, so only the other one vanishes.
         let mut is_refreshed = true;
         let gone = eventually(async || {
             let began = Instant::now();
-            connections.enter(&[record("bob", 3)]).await.unwrap();
+            connections.enter(&[entry("bob", 3)]).await.unwrap();
             let gone = taken(&*connections, 0).await;
             is_refreshed &= began.elapsed() < TTL;
             (!gone.is_empty()).then_some(gone)
@@ -193,7 +200,7 @@ async fn who_is_not_refreshed_is_gone<E: Connected>() {
 async fn many_users_enter_at_once<E: Connected>() {
     let environment = E::new(Limits::default()).await;
     let connections = environment.connections(LONG_MS);
-    let records: Vec<_> = (0..1200).map(|n| record(&format!("user-{n}"), n)).collect();
+    let records: Vec<_> = (0..1200).map(|n| entry(&format!("user-{n}"), n)).collect();
     assert_eq!(connections.enter(&records).await.unwrap().len(), 1200);
     assert!(connections.enter(&records).await.unwrap().is_empty());
     let users: Vec<UserId> = records.iter().map(|record| record.user.clone()).collect();
@@ -214,9 +221,9 @@ async fn many_users_enter_at_once<E: Connected>() {
 async fn after_a_loss_a_refresh_enters_everybody_again<E: Connected>() {
     let environment = E::new(Limits::default()).await;
     let mut connections = environment.connections(LONG_MS);
-    connections.enter(&[record("alice", 1), record("bob", 2)]).await.unwrap();
+    connections.enter(&[entry("alice", 1), entry("bob", 2)]).await.unwrap();
     environment.lose(&mut connections).await;
     assert_eq!(state(&*connections, "alice").await, (false, false));
-    assert_eq!(connections.enter(&[record("alice", 1)]).await.unwrap(), [user("alice")]);
+    assert_eq!(connections.enter(&[entry("alice", 1)]).await.unwrap(), [user("alice")]);
     assert_eq!(state(&*connections, "alice").await, (true, true));
 }

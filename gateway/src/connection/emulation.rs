@@ -2,14 +2,14 @@
 //! end, commands on requests of their own, which any node may get.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::domain::Disconnect;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{
@@ -47,7 +47,7 @@ impl Wire {
 /// The HTTP sessions that this node holds, by their secret.
 #[derive(Default)]
 pub struct Emulations {
-    sessions: Mutex<HashMap<String, mpsc::Sender<Bytes>>>,
+    sessions: Mutex<HashMap<Arc<str>, Arc<Inbox>>>,
 }
 
 impl Emulations {
@@ -55,9 +55,54 @@ impl Emulations {
     /// comes back and resumes, instead of waiting for answers that never come.
     pub fn hand_over(&self, session: &str, frame: Bytes) {
         let mut sessions = self.sessions.lock();
-        if sessions.get(session).is_some_and(|sender| sender.try_send(frame).is_err()) {
-            // Without a sender the session sees the end of its commands once it has done those that wait.
+        if sessions.get(session).is_some_and(|inbox| !inbox.put(frame)) {
             sessions.remove(session);
+        }
+    }
+}
+
+/// The commands that wait for one session. Not a channel, since that has room for dozens from its beginning.
+#[derive(Default)]
+struct Inbox {
+    waiting: Mutex<Waiting>,
+    came: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    frames: VecDeque<Bytes>,
+    /// Nothing is added any more.
+    is_over: bool,
+}
+
+impl Inbox {
+    /// Adds a frame; false when there are too many, and from then on.
+    fn put(&self, frame: Bytes) -> bool {
+        let mut waiting = self.waiting.lock();
+        waiting.is_over |= waiting.frames.len() >= FRAMES_WAITING_MAX;
+        if !waiting.is_over {
+            waiting.frames.push_back(frame);
+        }
+        self.came.notify_one();
+        !waiting.is_over
+    }
+
+    /// The next frame; `None` once all that wait are done, when no more are added. Cancel-safe; for one task.
+    async fn next(&self) -> Option<Bytes> {
+        loop {
+            {
+                let mut waiting = self.waiting.lock();
+                if let Some(frame) = waiting.frames.pop_front() {
+                    if waiting.frames.is_empty() {
+                        waiting.frames = VecDeque::new();
+                    }
+                    return Some(frame);
+                }
+                if waiting.is_over {
+                    return None;
+                }
+            }
+            self.came.notified().await;
         }
     }
 }
@@ -65,7 +110,7 @@ impl Emulations {
 /// Takes the session off the list when its task ends, however it ends.
 struct Entry {
     emulations: Weak<Emulations>,
-    session: String,
+    session: Arc<str>,
 }
 
 impl Drop for Entry {
@@ -91,39 +136,53 @@ pub fn open_stream(
         outbox.send(Bytes::from_static(centrifuge::SSE_OPENING), Class::Durable);
     }
     // 122 random bits from the system: whoever knows them may speak for the client.
-    let session = Uuid::new_v4().simple().to_string();
-    let key = StreamKey { session: session.clone(), node: lines.node.id.to_string() };
-    let (frames, inbox) = mpsc::channel(FRAMES_WAITING_MAX);
-    emulations.sessions.lock().insert(session.clone(), frames);
+    let session: Arc<str> = Uuid::new_v4().simple().to_string().into();
+    let key = StreamKey { session: Arc::clone(&session), node: lines.node.id.clone() };
+    let inbox = Arc::<Inbox>::default();
+    emulations.sessions.lock().insert(Arc::clone(&session), Arc::clone(&inbox));
     let entry = Entry { emulations: Arc::downgrade(emulations), session };
     let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key)).coming_from(source);
+    let mut conversation = Conversation { link, outbox, inbox, admitted, _entry: entry };
+    // Boxed, so that an idle session does not keep room for its beginning.
+    let opening = Box::pin(async move {
+        conversation.open(connect).await;
+        conversation
+    });
     lines.tracker.spawn(async move {
-        let _entry = entry;
-        run(link, admitted, outbox, connect, inbox).await;
+        let mut conversation = opening.await;
+        conversation.run().await;
     });
     drain
 }
 
-async fn run(
-    mut link: Link,
-    mut admitted: Admitted,
+/// What an idle session keeps.
+struct Conversation {
+    link: Link,
     outbox: Arc<Outbox>,
-    connect: Bytes,
-    mut inbox: mpsc::Receiver<Bytes>,
-) {
-    link.frame(&connect).await;
-    admitted.authenticated();
-    if !link.is_authenticated() && !outbox.is_closed() {
-        // The answer says why; the SDK comes back with a new request, since this one cannot carry a second connect.
-        outbox.close_with(Disconnect::ConnectionClosed, Bytes::new());
+    inbox: Arc<Inbox>,
+    admitted: Admitted,
+    _entry: Entry,
+}
+
+impl Conversation {
+    async fn open(&mut self, connect: Bytes) {
+        self.link.frame(&connect).await;
+        self.admitted.authenticated();
+        if !self.link.is_authenticated() && !self.outbox.is_closed() {
+            // The answer says why; the SDK comes back with a new request, since this one cannot carry a second connect.
+            self.outbox.close_with(Disconnect::ConnectionClosed, Bytes::new());
+        }
     }
-    while !outbox.is_closed() {
-        tokio::select! {
-            frame = inbox.recv() => match frame {
-                Some(frame) => link.frame(&frame).await,
-                None => outbox.close(Disconnect::ServerError),
-            },
-            _ = outbox.closed() => {}
+
+    async fn run(&mut self) {
+        while !self.outbox.is_closed() {
+            tokio::select! {
+                frame = self.inbox.next() => match frame {
+                    Some(frame) => Box::pin(self.link.frame(&frame)).await,
+                    None => self.outbox.close(Disconnect::ServerError),
+                },
+                _ = self.outbox.closed() => {}
+            }
         }
     }
 }

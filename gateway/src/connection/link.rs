@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::domain::Reply;
-use tokio::sync::Semaphore;
+use shared::domain::{NodeId, Reply};
+use tokio_util::task::TaskTracker;
 
-use super::{ACKNOWLEDGEMENTS_MAX, Lines};
+use super::{Acknowledgements, Lines};
 use crate::{
     dialect::Dialect,
     outbox::{Class, Outbox},
@@ -18,19 +18,19 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct StreamKey {
     /// The secret that names the session.
-    pub session: String,
+    pub session: Arc<str>,
     /// The node that holds it.
-    pub node: String,
+    pub node: NodeId,
 }
 
 /// One client's line in Centrifuge JSON, whatever carries it.
 pub struct Link {
     session: Session,
-    lines: Lines,
+    tracker: TaskTracker,
     dialect: &'static Dialect,
     outbox: Arc<Outbox>,
     stream: Option<StreamKey>,
-    acknowledgements: Arc<Semaphore>,
+    acknowledgements: Acknowledgements,
 }
 
 impl Link {
@@ -42,8 +42,8 @@ impl Link {
     ) -> Self {
         let (node, heartbeat) = (Arc::clone(&lines.node), Arc::clone(&lines.heartbeat));
         let session = Session::new(node, heartbeat, dialect, Arc::clone(&outbox));
-        let acknowledgements = Arc::new(Semaphore::new(ACKNOWLEDGEMENTS_MAX));
-        Self { session, lines: lines.clone(), dialect, outbox, stream, acknowledgements }
+        let (tracker, acknowledgements) = (lines.tracker.clone(), Acknowledgements::default());
+        Self { session, tracker, dialect, outbox, stream, acknowledgements }
     }
 
     /// Says where the client comes from.
@@ -74,13 +74,13 @@ impl Link {
                 Outcome::Reply(reply) => encoder.append(&reply, &mut answers),
                 Outcome::Later(reply) => {
                     let permit = tokio::select! {
-                        permit = Arc::clone(&self.acknowledgements).acquire_owned() => permit,
+                        permit = self.acknowledgements.place() => permit,
                         // The store may not answer for long, and nobody waits for it here any more.
                         _ = self.outbox.closed() => return,
                     };
                     let outbox = Arc::clone(&self.outbox);
                     let turn = turn.clone();
-                    self.lines.tracker.spawn(async move {
+                    self.tracker.spawn(async move {
                         let _held = (permit, turn);
                         outbox.send(encoder.frame(&reply.await), Class::Durable);
                     });
@@ -111,7 +111,8 @@ struct Encoder {
 
 impl Encoder {
     fn encode(&self, reply: &Reply, out: &mut Vec<u8>) {
-        let stream = self.stream.as_ref().map(|key| StreamSession { session: &key.session, node: &key.node });
+        let stream =
+            self.stream.as_ref().map(|key| StreamSession { session: &key.session, node: key.node.as_str() });
         centrifuge::reply(self.tag, reply, stream, out);
     }
 

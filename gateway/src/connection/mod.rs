@@ -12,6 +12,7 @@ mod websocket;
 
 use std::sync::Arc;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use emulation::{Emulations, Wire, open_stream};
@@ -39,4 +40,16 @@ pub struct Lines {
     pub tracker: TaskTracker,
     /// Whoever has not said who it is by then never will.
     pub closing: CancellationToken,
+}
+
+/// Places for what is acknowledged later. Nothing until the first is needed: most connections need none.
+#[derive(Default)]
+struct Acknowledgements(Option<Arc<Semaphore>>);
+
+impl Acknowledgements {
+    /// Waits for a place.
+    async fn place(&mut self) -> OwnedSemaphorePermit {
+        let places = self.0.get_or_insert_with(|| Arc::new(Semaphore::new(ACKNOWLEDGEMENTS_MAX)));
+        Arc::clone(places).acquire_owned().await.expect("it is never closed")
+    }
 }

@@ -11,56 +11,103 @@ use crate::{
     limits::{self, Admitted, Limit},
     outbox::{Class, Outbox},
     protocol::centrifuge,
-    socket::{Incoming, RawSocket, Reader},
+    socket::{Incoming, Reader, UpgradeHandle},
 };
 
 /// Converses with a client until either side ends the connection.
-pub async fn converse(
-    lines: &Lines,
-    mut admitted: Admitted,
+pub fn converse(
+    lines: Lines,
+    admitted: Admitted,
     source: Source,
-    socket: RawSocket,
+    upgrade: UpgradeHandle,
     frames: FrameLimits,
-) {
-    let (read, write) = socket.stream.into_split();
+) -> impl Future<Output = ()> {
+    // Boxed, so that an idle connection does not keep room for what comes before and after.
+    let opening = Box::pin(open(lines, admitted, source, upgrade, frames));
+    async move {
+        let Some(mut conversation) = opening.await else { return };
+        conversation.run().await;
+        Box::pin(conversation.end()).await;
+    }
+}
+
+/// What an idle connection keeps.
+struct Conversation {
+    reader: Reader,
+    link: Link,
+    outbox: Arc<Outbox>,
+    admitted: Admitted,
+}
+
+/// Waits for the socket, and then for the client to say who it is.
+async fn open(
+    lines: Lines,
+    admitted: Admitted,
+    source: Source,
+    upgrade: UpgradeHandle,
+    frames: FrameLimits,
+) -> Option<Conversation> {
+    let (reader, write) = match upgrade.raw().await {
+        Ok(socket) => socket.split(frames),
+        Err(error) => {
+            tracing::debug!(%error, "a client was gone before its WebSocket was open");
+            return None;
+        }
+    };
     let dialect = &centrifuge::WEBSOCKET;
     let outbox = Outbox::socket(&lines.outboxes, write, dialect.farewell);
-    let mut reader = Reader::new(read, socket.read_ahead, frames);
-    {
-        let mut link = Link::new(lines, dialect, Arc::clone(&outbox), None).coming_from(source);
-        Box::pin(authenticate(lines, &mut reader, &mut link, &outbox)).await;
-        admitted.authenticated();
-        while !outbox.is_closed() {
-            if let Some(incoming) = next(&mut reader, &outbox).await {
-                heed(incoming, &mut link, &outbox).await;
+    let link = Link::new(&lines, dialect, Arc::clone(&outbox), None).coming_from(source);
+    let mut conversation = Conversation { reader, link, outbox, admitted };
+    conversation.authenticate(&lines).await;
+    conversation.admitted.authenticated();
+    Some(conversation)
+}
+
+impl Conversation {
+    /// Only the wait for a frame has an end. What a frame asks is done to its own: dropped half done, it could leave a member
+    /// behind in a room.
+    async fn authenticate(&mut self, lines: &Lines) {
+        let Self { reader, link, outbox, .. } = self;
+        let deadline = Instant::now() + Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
+        while !link.is_authenticated() && !outbox.is_closed() {
+            let said = tokio::select! {
+                said = timeout_at(deadline, next(reader, outbox)) => said,
+                () = lines.closing.cancelled() => return outbox.close(Disconnect::Shutdown),
+            };
+            match said {
+                Ok(Some(incoming)) => heed(incoming, link, outbox).await,
+                Ok(None) => {}
+                Err(_) => {
+                    limits::refused(Limit::AuthenticateSeconds);
+                    outbox.close(Disconnect::Stale);
+                }
             }
         }
     }
-    reader.linger().await;
-}
 
-/// Only the wait for a frame has an end. What a frame asks is done to its own: dropped half done, it could leave a member
-/// behind in a room.
-async fn authenticate(lines: &Lines, reader: &mut Reader, link: &mut Link, outbox: &Arc<Outbox>) {
-    let deadline = Instant::now() + Duration::from_secs(AUTHENTICATE_SECONDS_MAX);
-    while !link.is_authenticated() && !outbox.is_closed() {
-        let said = tokio::select! {
-            said = timeout_at(deadline, next(reader, outbox)) => said,
-            () = lines.closing.cancelled() => return outbox.close(Disconnect::Shutdown),
-        };
-        match said {
-            Ok(Some(incoming)) => heed(incoming, link, outbox).await,
-            Ok(None) => {}
-            Err(_) => {
-                limits::refused(Limit::AuthenticateSeconds);
-                outbox.close(Disconnect::Stale);
+    async fn run(&mut self) {
+        let Self { reader, link, outbox, .. } = self;
+        while !outbox.is_closed() {
+            tokio::select! {
+                () = reader.ready() => {}
+                _ = outbox.closed() => return,
+            }
+            if let Some(incoming) = Box::pin(next(reader, outbox)).await {
+                heed(incoming, link, outbox).await;
             }
         }
+    }
+
+    /// The session ends before the client has taken its last words.
+    async fn end(self) {
+        let Self { reader, link, outbox: _outbox, admitted: _admitted } = self;
+        drop(link);
+        reader.linger().await;
     }
 }
 
 /// What the client says next; `None` when the connection is closed meanwhile.
-async fn next(reader: &mut Reader, outbox: &Outbox) -> Option<Result<Incoming, FrameError>> {
+pub(super) async fn next(reader: &mut Reader, outbox: &Outbox) -> Option<Result<Incoming, FrameError>> {
     // Whichever other branch wins ends the connection, so the read that it drops is not missed.
     tokio::select! {
         incoming = reader.next() => Some(incoming),

@@ -110,7 +110,8 @@ impl Command {
 
 /// Owns the topics of its share of the conversations.
 pub struct Shard {
-    topics: HashMap<ConversationId, Topic>,
+    /// Boxed, since tables have room for more than there are.
+    topics: HashMap<ConversationId, Box<Topic>>,
     wishes: mpsc::UnboundedSender<Wish>,
     connected: bool,
     /// Subscriptions confirmed anew since the last turn: what was published meanwhile must be looked for.
@@ -280,7 +281,7 @@ impl Shard {
         confirmed: oneshot::Sender<()>,
     ) {
         let is_new = !self.topics.contains_key(conversation);
-        let topic = self.topics.entry(conversation.clone()).or_insert_with(Topic::new);
+        let topic = self.topics.entry(conversation.clone()).or_insert_with(|| Box::new(Topic::new()));
         topic.room.add(Member::held(client, subscription, topic.last()));
         topic.idle_since = None;
         self.metrics.subscriptions.increment(1.0);
@@ -437,7 +438,7 @@ impl Shard {
             .into_iter()
             .filter(|(conversation, top)| {
                 let topic = self.topics.get(conversation).filter(|topic| topic.is_flowing());
-                topic.and_then(Topic::last).is_some_and(|last| last < *top)
+                topic.and_then(|topic| topic.last()).is_some_and(|last| last < *top)
             })
             .collect();
         if behind.is_empty() {

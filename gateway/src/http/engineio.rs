@@ -81,25 +81,14 @@ fn packets(body: Vec<u8>) -> Response {
 
 fn open_websocket(engine: &Arc<Engine>, mut request: Request, make: Make) -> Result<Response, Refused> {
     let (response, handle) = upgrade(&mut request)?;
-    let (engine, tracker) = (Arc::clone(engine), engine.tracker().clone());
-    tracker.spawn(async move {
-        match handle.raw().await {
-            Ok(raw) => engine.converse(raw, make).await,
-            Err(error) => tracing::debug!(%error, "a client was gone before its WebSocket was open"),
-        }
-    });
+    engine.tracker().spawn(engine.converse(handle, make));
     Ok(response)
 }
 
 fn take_over(engine: &Arc<Engine>, sid: &str, mut request: Request) -> Result<Response, Refused> {
     let socket = engine.find_to_upgrade(sid)?;
     let (response, handle) = upgrade(&mut request)?;
-    let (engine, tracker) = (Arc::clone(engine), engine.tracker().clone());
-    tracker.spawn(async move {
-        if let Ok(raw) = handle.raw().await {
-            engine.take_over(socket, raw).await;
-        }
-    });
+    engine.tracker().spawn(engine.take_over(socket, handle));
     Ok(response)
 }
 

@@ -49,15 +49,9 @@ pub async fn websocket(
         Ok(upgraded) => upgraded,
         Err(refusal) => return refusal.into_response(),
     };
-    let tracker = routes.lines.tracker.clone();
-    tracker.spawn(async move {
-        match handle.raw().await {
-            Ok(socket) => {
-                connection::converse(&routes.lines, admitted, source, socket, routes.frames).await;
-            }
-            Err(error) => tracing::debug!(%error, "a client was gone before its WebSocket was open"),
-        }
-    });
+    let Routes { lines, frames, .. } = routes;
+    let tracker = lines.tracker.clone();
+    tracker.spawn(connection::converse(lines, admitted, source, handle, frames));
     response
 }
 

@@ -107,7 +107,7 @@ struct ConnectionView {
 impl From<ConnectionRecord> for ConnectionView {
     fn from(record: ConnectionRecord) -> Self {
         let ConnectionRecord { client, user, node, address, user_agent, protocol, since } = record;
-        let (client, node) = (client.to_string(), node.to_string());
+        let (client, node, protocol) = (client.to_string(), node.to_string(), protocol.into_owned());
         Self { client, user, node, address, user_agent, protocol, since }
     }
 }

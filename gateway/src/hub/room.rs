@@ -17,6 +17,9 @@ use crate::{
     outbox::{Class, Outbox},
 };
 
+/// Members among whom one is looked for one by one. Most rooms are personal ones, and need no index for one member.
+const UNINDEXED_MEMBERS_MAX: usize = 8;
+
 /// One client in one conversation.
 #[derive(Debug)]
 pub struct Member {
@@ -77,8 +80,9 @@ pub enum Opening {
 #[derive(Debug, Default)]
 pub struct Room {
     members: Vec<Member>,
-    index: HashMap<ConnectionId, usize>,
-    held: Option<Held>,
+    /// Where each member is, once they were many.
+    index: Option<Box<HashMap<ConnectionId, usize>>>,
+    held: Option<Box<Held>>,
     held_members: usize,
 }
 
@@ -103,20 +107,41 @@ impl Room {
         self.remove(member.id());
         self.held_members += usize::from(member.is_held());
         self.held.get_or_insert_default();
-        self.index.insert(member.id(), self.members.len());
         if self.members.is_empty() {
-            // Most rooms are personal ones, and never have more than this one.
+            // Most rooms never have more than this one.
             self.members.reserve_exact(1);
+        }
+        let at = self.members.len();
+        match &mut self.index {
+            Some(index) => {
+                index.insert(member.id(), at);
+            }
+            None if at < UNINDEXED_MEMBERS_MAX => {}
+            None => {
+                let all = self.members.iter().chain([&member]).map(Member::id).zip(0..);
+                self.index = Some(Box::new(all.collect()));
+            }
         }
         self.members.push(member);
     }
 
+    /// Where a member is.
+    fn place(&self, id: ConnectionId) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.get(&id).copied(),
+            None => self.members.iter().position(|member| member.id() == id),
+        }
+    }
+
     /// Lets a member out; false when it was not here.
     pub fn remove(&mut self, id: ConnectionId) -> bool {
-        let Some(at) = self.index.remove(&id) else { return false };
+        let Some(at) = self.place(id) else { return false };
         let gone = self.members.swap_remove(at);
-        if let Some(moved) = self.members.get(at) {
-            self.index.insert(moved.id(), at);
+        if let Some(index) = &mut self.index {
+            index.remove(&id);
+            if let Some(moved) = self.members.get(at) {
+                index.insert(moved.id(), at);
+            }
         }
         self.release(gone.gate);
         true
@@ -124,7 +149,7 @@ impl Room {
 
     /// Opens a member's gate after it has read up to `up_to`; the room as a whole has been given everything up to `last`.
     pub fn open(&mut self, id: ConnectionId, up_to: Seq, last: Option<Seq>) -> Opening {
-        let Some(&at) = self.index.get(&id) else { return Opening::Gone };
+        let Some(at) = self.place(id) else { return Opening::Gone };
         let member = &mut self.members[at];
         let Gate::Held { since } = member.gate else { return Opening::Gone };
         let missed = match &self.held {
@@ -169,7 +194,7 @@ impl Room {
 
     /// Writes messages to one member; those at or below its gate are left out.
     pub fn deliver_to(&self, id: ConnectionId, conversation: &ConversationId, messages: &[Arc<Message>]) {
-        if let Some(&at) = self.index.get(&id) {
+        if let Some(at) = self.place(id) {
             let events: Vec<Event> = messages.iter().cloned().map(Event::Message).collect();
             Batch::new(conversation, &events).write(&self.members[at]);
         }
@@ -177,7 +202,7 @@ impl Room {
 
     /// Writes bytes that are for one member alone.
     pub fn send_to(&self, id: ConnectionId, frame: Bytes) {
-        if let Some(&at) = self.index.get(&id) {
+        if let Some(at) = self.place(id) {
             self.members[at].client.send(frame, Class::Durable);
         }
     }
@@ -195,7 +220,8 @@ impl Room {
         let expelled: Vec<ClientInfo> =
             self.members.iter().filter(is_meant).map(|member| member.client.info.clone()).collect();
         for info in &expelled {
-            let Member { client, subscription, .. } = &self.members[self.index[&info.client]];
+            let Some(at) = self.place(info.client) else { continue };
+            let Member { client, subscription, .. } = &self.members[at];
             subscription.end();
             client.send((client.dialect.removed)(conversation), Class::Durable);
             self.remove(info.client);
@@ -209,7 +235,8 @@ impl Room {
         let open: Vec<ConnectionId> =
             self.members.iter().filter(|member| !member.is_held()).map(Member::id).collect();
         for &id in &open {
-            let Member { client, subscription, .. } = &self.members[self.index[&id]];
+            let Some(at) = self.place(id) else { continue };
+            let Member { client, subscription, .. } = &self.members[at];
             subscription.end();
             let resubscribe = (client.dialect.resubscribe)(conversation);
             if subscription.server_side || resubscribe.is_empty() {
@@ -292,5 +319,34 @@ impl<'a> Batch<'a> {
             member.outbox.send((member.dialect.batch)(self.conversation, &events), Class::Durable);
         }
         events.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::client;
+
+    #[tokio::test]
+    async fn members_are_found_however_many_they_are() {
+        let mut room = Room::default();
+        let many = 3 * UNINDEXED_MEMBERS_MAX;
+        let clients: Vec<_> = (0..many).map(|n| client(n as u128, u64::MAX)).collect();
+        for (client, _) in clients.iter().chain(&clients) {
+            room.add(Member::held(Arc::clone(client), Subscription::new(false, false), None));
+            assert!(matches!(room.open(client.info.client, Seq(0), None), Opening::Open(_)));
+        }
+        for (gone, (client, _)) in clients.iter().enumerate() {
+            assert_eq!(room.len(), many - gone);
+            for (here, _) in &clients[gone..] {
+                assert_eq!(
+                    room.place(here.info.client).map(|at| room.members[at].id()),
+                    Some(here.info.client)
+                );
+            }
+            assert!(room.remove(client.info.client));
+            assert!(!room.remove(client.info.client));
+        }
+        assert!(room.is_empty());
     }
 }

@@ -5,7 +5,7 @@
 
 mod chat;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -69,10 +69,12 @@ pub struct Session {
     client: Option<Arc<Client>>,
     /// Its place among the user's connections.
     seat: Option<Seat<UserId>>,
-    subscriptions: HashMap<ConversationId, Arc<Subscription>>,
+    /// What it is in. Mostly a few, and never more than the limit.
+    subscriptions: Vec<(ConversationId, Arc<Subscription>)>,
     /// Where it types.
     typing: Vec<ConversationId>,
-    source: Source,
+    /// Until it has said who it is.
+    source: Option<Box<Source>>,
 }
 
 impl Session {
@@ -90,16 +92,16 @@ impl Session {
             outbox,
             client: None,
             seat: None,
-            subscriptions: HashMap::new(),
+            subscriptions: Vec::new(),
             typing: Vec::new(),
-            source: Source::default(),
+            source: None,
         }
     }
 
     /// Says where the client comes from, before it says who it is.
     #[must_use]
     pub fn coming_from(mut self, source: Source) -> Self {
-        self.source = source;
+        self.source = Some(Box::new(source));
         self
     }
 
@@ -212,7 +214,8 @@ impl Session {
             return self.answer(Err(refusal));
         }
         self.heartbeat.watch(&client);
-        self.node.online.enter(self.record(&client));
+        let record = self.record(&client);
+        self.node.online.enter(record);
         self.close_if_revoked(&client, &client.claims());
         self.node.metrics.connections.increment(1.0);
         self.node.metrics.connections_opened.increment(1);
@@ -245,15 +248,16 @@ impl Session {
         Ok(())
     }
 
-    /// The connection as its user and operators see it.
-    fn record(&self, client: &Client) -> ConnectionRecord {
+    /// The connection as its user and operators see it, which knows from now on where it comes from.
+    fn record(&mut self, client: &Client) -> ConnectionRecord {
+        let Source { address, user_agent } = self.source.take().map(|source| *source).unwrap_or_default();
         ConnectionRecord {
             client: client.info.client,
             user: client.info.user.clone(),
             node: self.node.id.clone(),
-            address: self.source.address.clone(),
-            user_agent: self.source.user_agent.clone(),
-            protocol: self.dialect.name.to_owned(),
+            address,
+            user_agent,
+            protocol: self.dialect.name.into(),
             since: clock::now_ms(),
         }
     }
@@ -310,7 +314,7 @@ impl Session {
 
     /// Takes the client out of what its new token no longer lets it be in. It is told to ask again, and then why not.
     async fn review(&mut self, client: &Arc<Client>, who: &Identity) {
-        let of_client = |(_, subscription): &(&ConversationId, &Arc<Subscription>)| !subscription.server_side;
+        let of_client = |(_, subscription): &&(ConversationId, Arc<Subscription>)| !subscription.server_side;
         let joined: Vec<ConversationId> = self
             .subscriptions
             .iter()
@@ -318,7 +322,7 @@ impl Session {
             .map(|(conversation, _)| conversation.clone())
             .collect();
         for role in self.roles_lost(who) {
-            self.subscriptions.remove(&role);
+            self.forget(&role);
             action::unsubscribe(&self.node, client, &role);
             client.send((client.dialect.removed)(&role), Class::Durable);
         }
@@ -347,10 +351,11 @@ impl Session {
 
     async fn subscribe(&mut self, client: &Arc<Client>, request: &Subscribe, seal: Seal<'_>) -> Outcome {
         // The room has let the client go by itself; whoever looks at the presence should not see it there for ever.
-        for (conversation, _) in self.subscriptions.extract_if(|_, subscription| subscription.has_ended()) {
+        let ended = self.subscriptions.extract_if(.., |(_, subscription)| subscription.has_ended());
+        for (conversation, _) in ended {
             action::unsubscribe(&self.node, client, &conversation);
         }
-        if self.subscriptions.contains_key(&request.conversation) {
+        if self.subscription(&request.conversation).is_some() {
             return self.answer(Err(Refusal::AlreadySubscribed));
         }
         if self.subscriptions.len() >= self.node.limits.subscriptions_per_connection {
@@ -360,7 +365,7 @@ impl Session {
         let seal_subscribed = |subscribed: Subscribed| seal(&Reply::Subscribed(subscribed));
         match action::subscribe(&self.node, client, request, &seal_subscribed).await {
             Ok(subscription) => {
-                self.subscriptions.insert(request.conversation.clone(), subscription);
+                self.subscriptions.push((request.conversation.clone(), subscription));
                 Outcome::Done
             }
             Err(refusal) => self.answer(Err(refusal)),
@@ -369,11 +374,20 @@ impl Session {
 
     fn unsubscribe(&mut self, client: &Client, conversation: &ConversationId) {
         // What the server has put the client into, only the server takes it out of.
-        if self.subscriptions.get(conversation).is_some_and(|subscription| !subscription.server_side) {
-            self.subscriptions.remove(conversation);
+        if self.subscription(conversation).is_some_and(|subscription| !subscription.server_side) {
+            self.forget(conversation);
             action::unsubscribe(&self.node, client, conversation);
             self.node.typists.left(conversation, &client.info.user, client.info.client);
         }
+    }
+
+    fn subscription(&self, conversation: &ConversationId) -> Option<&Subscription> {
+        let found = self.subscriptions.iter().find(|(id, _)| id == conversation);
+        found.map(|(_, subscription)| &**subscription)
+    }
+
+    fn forget(&mut self, conversation: &ConversationId) {
+        self.subscriptions.retain(|(id, _)| id != conversation);
     }
 
     async fn send(&self, client: &Arc<Client>, send: Send, reply: fn(Sent) -> Reply) -> Outcome {
@@ -408,7 +422,7 @@ impl Drop for Session {
     /// The connection is over: the client is nowhere any more.
     fn drop(&mut self) {
         let Some(client) = self.client.take() else { return };
-        for conversation in self.subscriptions.keys() {
+        for (conversation, _) in &self.subscriptions {
             action::unsubscribe(&self.node, &client, conversation);
         }
         for conversation in &self.typing {

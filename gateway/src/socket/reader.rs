@@ -5,6 +5,7 @@
 //! [`FrameGuard`], and it throws both away at the end of the frame.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -80,6 +81,15 @@ impl Reader {
         }
     }
 
+    /// Waits until something of the next message has come, or nothing more will; cancel-safe. This is where an idle
+    /// connection waits: [`Reader::next`] needs room for a frame and for the time that it may take.
+    pub async fn ready(&mut self) {
+        // What has begun has a time in which to come.
+        if !self.ended && self.deadline.is_none() {
+            self.fill().await;
+        }
+    }
+
     /// Waits for the next message or control frame. After a close, an end or an error there is nothing but
     /// [`Incoming::Eof`].
     ///
@@ -135,7 +145,7 @@ impl Reader {
     }
 
     async fn message(&mut self) -> Result<Incoming, FrameError> {
-        while !self.ended && self.fill().await? {
+        while !self.ended && self.fill_in_time().await? {
             let Some(frame) = self.frame().await? else { break };
             if !self.guard.in_message() {
                 self.deadline = None;
@@ -147,28 +157,29 @@ impl Reader {
         Ok(Incoming::Eof)
     }
 
-    /// Waits until there is a byte; `false` when there will be none. Only an open message limits the wait.
-    async fn fill(&mut self) -> Result<bool, FrameError> {
-        let deadline = self.deadline;
-        let filled = async {
-            while self.pending.is_empty() {
-                if self.stream.readable().await.is_err() {
-                    return false;
-                }
-                self.pending.reserve(READ_BYTES_MIN);
-                match self.stream.try_read_buf(&mut self.pending) {
-                    Ok(0) => return false,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pending = BytesMut::new(),
-                    Err(_) => return false,
-                }
-            }
-            true
-        };
-        match deadline {
-            None => Ok(filled.await),
-            Some(deadline) => timeout_at(deadline, filled).await.map_err(|_| FrameError::TooSlow),
+    /// As [`Reader::fill`]; an open message limits the wait.
+    async fn fill_in_time(&mut self) -> Result<bool, FrameError> {
+        match self.deadline {
+            None => Ok(self.fill().await),
+            Some(deadline) => timeout_at(deadline, self.fill()).await.map_err(|_| FrameError::TooSlow),
         }
+    }
+
+    /// Waits until there is a byte; `false` when there will be none. Cancel-safe.
+    async fn fill(&mut self) -> bool {
+        while self.pending.is_empty() {
+            if poll_fn(|context| self.stream.as_ref().poll_read_ready(context)).await.is_err() {
+                return false;
+            }
+            self.pending.reserve(READ_BYTES_MIN);
+            match self.stream.try_read_buf(&mut self.pending) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pending = BytesMut::new(),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// Reads the frame that has begun to come; `None` when the connection ends inside it.

@@ -43,7 +43,8 @@ pub(crate) struct Slot {
     pub state: PartitionState,
     /// Entries that can never be stored, with the reason; the log bounds them.
     pub dead_letters: VecDeque<(LogPosition, String)>,
-    listeners: HashMap<ConversationId, HashMap<u64, Sink>>,
+    /// Brokers by their number, nearly always one.
+    listeners: HashMap<ConversationId, Vec<(u64, Sink)>>,
     is_sealed: bool,
 }
 
@@ -105,7 +106,7 @@ impl Slot {
     fn tell(&self, conversation: &ConversationId, record: impl FnOnce() -> Bytes) {
         if let Some(listeners) = self.listeners.get(conversation) {
             let record = record();
-            for sink in listeners.values() {
+            for (_, sink) in listeners {
                 sink(Inbound::Record(conversation.clone(), record.clone()));
             }
         }
@@ -137,7 +138,7 @@ impl MemoryBroker {
         self.memory.nodes.lock().remove(&self.me);
         for slot in &self.memory.partitions {
             slot.lock().listeners.retain(|_, listeners| {
-                listeners.remove(&self.me);
+                listeners.retain(|(id, _)| *id != self.me);
                 !listeners.is_empty()
             });
         }
@@ -226,7 +227,9 @@ impl Broker for MemoryBroker {
         for conversation in conversations {
             let mut slot = self.memory.of(conversation).lock();
             let listeners = slot.listeners.entry(conversation.clone()).or_default();
-            listeners.insert(self.me, Arc::clone(&sink));
+            listeners.retain(|(id, _)| *id != self.me);
+            listeners.reserve_exact(1);
+            listeners.push((self.me, Arc::clone(&sink)));
             // Under the lock: nothing that is published from now on comes before the confirmation.
             sink(Inbound::Subscribed(conversation.clone()));
         }
@@ -238,7 +241,7 @@ impl Broker for MemoryBroker {
         for conversation in conversations {
             let mut slot = self.memory.of(conversation).lock();
             if let Some(listeners) = slot.listeners.get_mut(conversation) {
-                listeners.remove(&self.me);
+                listeners.retain(|(id, _)| *id != self.me);
                 if listeners.is_empty() {
                     slot.listeners.remove(conversation);
                 }

@@ -1,6 +1,9 @@
 //! The connections of standalone mode.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -16,7 +19,7 @@ use crate::{
 #[derive(Default)]
 struct User {
     /// Each with the time at which it expires, in milliseconds since 1970.
-    clients: HashMap<ConnectionId, (u64, ConnectionRecord)>,
+    clients: Vec<(u64, Arc<ConnectionRecord>)>,
     /// When the user may be taken.
     due: u64,
     last_seen: u64,
@@ -45,7 +48,7 @@ impl MemoryConnections {
 
 #[async_trait]
 impl Connections for MemoryConnections {
-    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
+    async fn enter(&self, connections: &[Arc<ConnectionRecord>]) -> Result<Vec<UserId>, BrokerError> {
         let (now, mut users) = (now_ms(), self.users.lock());
         let mut came = BTreeSet::new();
         for record in connections {
@@ -54,8 +57,12 @@ impl Connections for MemoryConnections {
                 came.insert(record.user.clone());
             }
             let user = users.entry(record.user.clone()).or_default();
-            user.clients.retain(|_, (expiry, _)| *expiry > now);
-            user.clients.insert(record.client, (now + self.ttl_ms, record.clone()));
+            user.clients.retain(|(expiry, known)| *expiry > now && known.client != record.client);
+            if user.clients.is_empty() {
+                // Most users have one.
+                user.clients.reserve_exact(1);
+            }
+            user.clients.push((now + self.ttl_ms, Arc::clone(record)));
             (user.due, user.last_seen, user.is_taken) = (now + self.ttl_ms, now, false);
         }
         Ok(came.into_iter().collect())
@@ -64,7 +71,7 @@ impl Connections for MemoryConnections {
     async fn leave(&self, user: &UserId, client: ConnectionId) -> Result<(), BrokerError> {
         let (now, mut users) = (now_ms(), self.users.lock());
         let Some(user) = users.get_mut(user) else { return Ok(()) };
-        user.clients.retain(|id, (expiry, _)| *expiry > now && *id != client);
+        user.clients.retain(|(expiry, known)| *expiry > now && known.client != client);
         if user.clients.is_empty() && !user.is_taken {
             (user.due, user.last_seen) = (now + RETURN_MS, now);
         }
@@ -73,15 +80,15 @@ impl Connections for MemoryConnections {
 
     async fn list(&self, user: &UserId, limit: usize) -> Result<Vec<ConnectionRecord>, BrokerError> {
         let (now, users) = (now_ms(), self.users.lock());
-        let living = users.get(user).into_iter().flat_map(|user| user.clients.values());
+        let living = users.get(user).into_iter().flat_map(|user| &user.clients);
         let living = living.filter(|(expiry, _)| *expiry > now);
-        Ok(living.take(limit).map(|(_, record)| record.clone()).collect())
+        Ok(living.take(limit).map(|(_, record)| ConnectionRecord::clone(record)).collect())
     }
 
     async fn states(&self, users: &[UserId]) -> Result<Vec<UserState>, BrokerError> {
         let (now, known) = (now_ms(), self.users.lock());
         let state = |user: &User| UserState {
-            connected: user.clients.values().any(|(expiry, _)| *expiry > now),
+            connected: user.clients.iter().any(|(expiry, _)| *expiry > now),
             known: !user.is_taken,
             last_seen: Some(user.last_seen),
         };

@@ -10,6 +10,8 @@
 pub mod memory;
 pub mod redis;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -49,7 +51,7 @@ pub struct Gone {
 pub trait Connections: Send + Sync + 'static {
     /// These connections have begun, or are still there: one call for all of a node's tick. Returns the users who were
     /// not known: they have come online.
-    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError>;
+    async fn enter(&self, connections: &[Arc<ConnectionRecord>]) -> Result<Vec<UserId>, BrokerError>;
 
     /// A connection has ended.
     async fn leave(&self, user: &UserId, client: ConnectionId) -> Result<(), BrokerError>;

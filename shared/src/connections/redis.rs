@@ -35,7 +35,7 @@ const TAKEN_PER_CALL_MAX: usize = 500;
 pub struct RedisConnections {
     users: Arc<Users>,
     /// Those who come one by one, but thousands at a time when a node has died; whether each has come online.
-    entering: Arc<Gather<ConnectionRecord, bool>>,
+    entering: Arc<Gather<Arc<ConnectionRecord>, bool>>,
     /// Those who leave.
     leaving: Arc<Gather<(UserId, ConnectionId), ()>>,
 }
@@ -127,7 +127,7 @@ impl Users {
     }
 
     /// The users who have come online; a server that is away hears of its users by the next refresh.
-    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
+    async fn enter(&self, connections: &[Arc<ConnectionRecord>]) -> Result<Vec<UserId>, BrokerError> {
         let mut users: BTreeMap<&UserId, Vec<&ConnectionRecord>> = BTreeMap::new();
         for record in connections {
             users.entry(&record.user).or_default().push(record);
@@ -153,7 +153,10 @@ impl Users {
     }
 
     /// Whether by each of these its user has come online; only the first of several of one user says so.
-    async fn enter_each(&self, connections: &[ConnectionRecord]) -> Result<Vec<Option<bool>>, BrokerError> {
+    async fn enter_each(
+        &self,
+        connections: &[Arc<ConnectionRecord>],
+    ) -> Result<Vec<Option<bool>>, BrokerError> {
         let mut came: BTreeSet<UserId> = self.enter(connections).await?.into_iter().collect();
         Ok(connections.iter().map(|record| Some(came.remove(&record.user))).collect())
     }
@@ -171,9 +174,9 @@ impl Users {
 
 #[async_trait]
 impl Connections for RedisConnections {
-    async fn enter(&self, connections: &[ConnectionRecord]) -> Result<Vec<UserId>, BrokerError> {
+    async fn enter(&self, connections: &[Arc<ConnectionRecord>]) -> Result<Vec<UserId>, BrokerError> {
         if let [record] = connections {
-            let is_new = self.entering.ask(record.clone()).await?;
+            let is_new = self.entering.ask(Arc::clone(record)).await?;
             return Ok(is_new.then(|| record.user.clone()).into_iter().collect());
         }
         self.users.enter(connections).await

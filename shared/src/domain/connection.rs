@@ -1,5 +1,7 @@
 //! One connection, as its user and operators see it.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ConnectionId, NodeId, UserId};
@@ -18,7 +20,7 @@ pub struct ConnectionRecord {
     /// What the client calls itself; empty when it does not say.
     pub user_agent: String,
     /// Which protocol it speaks, and over what.
-    pub protocol: String,
+    pub protocol: Cow<'static, str>,
     /// When it began, in milliseconds since 1970.
     pub since: u64,
 }

@@ -81,7 +81,7 @@ pub struct Engine {
     node: NodeId,
     outboxes: Arc<OutboxContext>,
     tracker: TaskTracker,
-    sockets: Mutex<HashMap<String, Arc<Socket>>>,
+    sockets: Mutex<HashMap<Arc<str>, Arc<Socket>>>,
     wheel: Wheel,
 }
 
@@ -137,7 +137,7 @@ impl Engine {
     /// Puts a new connection on the list and on the wheel; what it begins with is in its outbox.
     fn open(self: &Arc<Self>, transport: Transport, make: Make) -> Arc<Socket> {
         // From the system, as the key of a session must be.
-        let sid = sid_of(rand::random(), &self.node);
+        let sid: Arc<str> = sid_of(rand::random(), &self.node).into();
         let outbox = Outbox::fetched(&self.outboxes, self.config.farewell);
         let opening = Opening {
             sid: &sid,
@@ -149,7 +149,7 @@ impl Engine {
         outbox.send(encode::text(&opening.packet()), Class::Durable);
         let application = make(&outbox);
         let socket = Arc::new(Socket::new(sid, transport, outbox, application, &self.config));
-        self.sockets.lock().insert(socket.sid.clone(), Arc::clone(&socket));
+        self.sockets.lock().insert(Arc::clone(&socket.sid), Arc::clone(&socket));
         self.wheel.put(&socket, socket.due(&self.config));
         socket
     }

@@ -16,7 +16,7 @@ use crate::{
 
 /// One connection.
 pub struct Socket {
-    pub(super) sid: String,
+    pub(super) sid: Arc<str>,
     pub(super) outbox: Arc<Outbox>,
     state: Mutex<State>,
     /// Told when the transport changes.
@@ -81,7 +81,7 @@ pub(super) enum Heard {
 
 impl Socket {
     pub(super) fn new(
-        sid: String,
+        sid: Arc<str>,
         transport: Transport,
         outbox: Arc<Outbox>,
         application: Box<dyn Application>,
@@ -257,10 +257,18 @@ impl State {
 
 impl Desk {
     fn take(&mut self) -> Option<(Box<dyn Application>, (Message, bool))> {
-        if self.application.is_none() || self.waiting.is_empty() {
-            return None;
+        let (application, message) = (self.application.take()?, self.waiting.pop_front());
+        if self.waiting.is_empty() {
+            // An idle connection keeps no room for messages.
+            self.waiting = VecDeque::new();
         }
-        self.application.take().zip(self.waiting.pop_front())
+        match message {
+            Some(message) => Some((application, message)),
+            None => {
+                self.application = Some(application);
+                None
+            }
+        }
     }
 
     /// Returns what is not needed any more.

@@ -13,20 +13,33 @@ use super::{
     socket::{Carrier, Heard},
 };
 use crate::{
-    connection::websocket::refuse,
+    connection::websocket::{next, refuse},
     frame::{FrameError, encode},
     outbox::Class,
     protocol::engineio::{EngineError, PROBE_ANSWER, Packet, Transport, packet_of_frame},
-    socket::{Incoming, RawSocket, Reader},
+    socket::{Incoming, Reader, UpgradeHandle},
 };
 
 impl Engine {
     /// Converses with a client that has come by WebSocket, until either side ends the connection.
-    pub async fn converse(self: &Arc<Self>, raw: RawSocket, make: Make) {
-        let socket = self.open(Transport::WebSocket, make);
-        let (reader, write) = raw.split(self.frames());
-        socket.outbox.attach(write);
-        self.listen(&socket, reader).await;
+    pub fn converse(
+        self: &Arc<Self>,
+        upgrade: UpgradeHandle,
+        make: Make,
+    ) -> impl Future<Output = ()> + use<> {
+        let engine = Arc::clone(self);
+        listen(async move {
+            let (reader, write) = match upgrade.raw().await {
+                Ok(raw) => raw.split(engine.frames()),
+                Err(error) => {
+                    tracing::debug!(%error, "a client was gone before its WebSocket was open");
+                    return None;
+                }
+            };
+            let socket = engine.open(Transport::WebSocket, make);
+            socket.outbox.attach(write);
+            Some(Listener { engine, socket, reader })
+        })
     }
 
     /// The connection that a WebSocket with this session id wants to take over.
@@ -39,44 +52,80 @@ impl Engine {
     }
 
     /// Lets a WebSocket take a connection over, if it is one that polls; then converses.
-    pub async fn take_over(self: &Arc<Self>, socket: Arc<Socket>, raw: RawSocket) {
-        let (mut reader, write) = raw.split(self.frames());
-        if !socket.change(Carrier::Polling, Carrier::Probing { answered: false }) {
-            return;
-        }
-        let deadline = Instant::now() + Duration::from_secs(UPGRADE_SECONDS_MAX);
-        let probe = Probe { socket: &socket, reader: &mut reader, write };
-        let probed = tokio::select! {
-            probed = timeout_at(deadline, probe.run()) => probed.ok().flatten(),
-            _ = socket.outbox.closed() => None,
-        };
-        if let Some(write) = probed
-            && socket.change(Carrier::Probing { answered: true }, Carrier::WebSocket)
-        {
-            socket.outbox.attach(write);
-            return self.listen(&socket, reader).await;
-        }
-        // It goes on polling as if nothing had been.
-        let _ = socket.change(Carrier::Probing { answered: false }, Carrier::Polling)
-            || socket.change(Carrier::Probing { answered: true }, Carrier::Polling);
+    pub fn take_over(
+        self: &Arc<Self>,
+        socket: Arc<Socket>,
+        upgrade: UpgradeHandle,
+    ) -> impl Future<Output = ()> + use<> {
+        let engine = Arc::clone(self);
+        listen(async move {
+            let (mut reader, write) = upgrade.raw().await.ok()?.split(engine.frames());
+            if !socket.change(Carrier::Polling, Carrier::Probing { answered: false }) {
+                return None;
+            }
+            let deadline = Instant::now() + Duration::from_secs(UPGRADE_SECONDS_MAX);
+            let probe = Probe { socket: &socket, reader: &mut reader, write };
+            let probed = tokio::select! {
+                probed = timeout_at(deadline, probe.run()) => probed.ok().flatten(),
+                _ = socket.outbox.closed() => None,
+            };
+            if let Some(write) = probed
+                && socket.change(Carrier::Probing { answered: true }, Carrier::WebSocket)
+            {
+                socket.outbox.attach(write);
+                return Some(Listener { engine, socket, reader });
+            }
+            // It goes on polling as if nothing had been.
+            let _ = socket.change(Carrier::Probing { answered: false }, Carrier::Polling)
+                || socket.change(Carrier::Probing { answered: true }, Carrier::Polling);
+            None
+        })
     }
+}
 
-    async fn listen(self: &Arc<Self>, socket: &Arc<Socket>, mut reader: Reader) {
+/// Listens to a client once its WebSocket is there, until either side ends the connection.
+fn listen(opening: impl Future<Output = Option<Listener>>) -> impl Future<Output = ()> {
+    // Boxed, so that an idle connection does not keep room for what comes before and after.
+    let opening = Box::pin(opening);
+    async move {
+        let Some(mut listener) = opening.await else { return };
+        listener.run().await;
+        Box::pin(listener.end()).await;
+    }
+}
+
+/// What an idle connection keeps.
+struct Listener {
+    engine: Arc<Engine>,
+    socket: Arc<Socket>,
+    reader: Reader,
+}
+
+impl Listener {
+    async fn run(&mut self) {
+        let Self { engine, socket, reader } = self;
         let (outbox, mut is_early) = (&socket.outbox, false);
         while !outbox.is_closed() {
-            // Whichever other branch wins ends the connection, so the read that it drops is not missed.
-            let incoming = tokio::select! {
-                incoming = reader.next() => incoming,
+            tokio::select! {
+                () = reader.ready() => {}
                 _ = outbox.closed() => break,
-            };
-            self.heed(socket, incoming, is_early).await;
+            }
+            if let Some(incoming) = Box::pin(next(reader, outbox)).await {
+                engine.heed(socket, incoming, is_early).await;
+            }
             is_early = reader.has_more();
         }
-        self.forget(socket);
+    }
+
+    async fn end(self) {
+        let Self { engine, socket, reader } = self;
+        engine.forget(&socket);
         socket.end();
         reader.linger().await;
     }
+}
 
+impl Engine {
     async fn heed(
         self: &Arc<Self>,
         socket: &Arc<Socket>,

@@ -14,11 +14,11 @@ use shared::domain::{
     ChatCommand, ChatReply, Command, ConversationId, ConversationKind, Disconnect, Position, Receipt,
     Refusal, Reply, Seq, Subscribe, Token, UserId,
 };
-use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use super::{Peer, Server, Service, connect::Opening, recovery::Keeper};
 use crate::{
-    connection::Lines,
+    connection::Acknowledgements,
     hub::Turn,
     limits::Admitted,
     outbox::{Class, Outbox},
@@ -89,7 +89,7 @@ impl Server for ChatServer {
 /// One client in one namespace.
 pub(super) struct ChatPeer {
     pub(super) session: Session,
-    pub(super) lines: Lines,
+    pub(super) tracker: TaskTracker,
     pub(super) voice: &'static Voice,
     pub(super) outbox: Arc<Outbox>,
     pub(super) user: UserId,
@@ -97,7 +97,7 @@ pub(super) struct ChatPeer {
     pub(super) joined: HashSet<ConversationId>,
     /// Keeps the session, where sessions can be taken up again.
     pub(super) keeper: Option<Keeper>,
-    pub(super) acknowledgements: Arc<Semaphore>,
+    pub(super) acknowledgements: Acknowledgements,
     /// A conversation with somebody who cannot be followed yet.
     pub(super) strange: Option<ConversationId>,
     /// Whether events that are not known are relayed.
@@ -279,11 +279,11 @@ impl ChatPeer {
             Outcome::Reply(reply) => answer.sent(&reply),
             Outcome::Later(reply) => {
                 let permit = tokio::select! {
-                    permit = Arc::clone(&self.acknowledgements).acquire_owned() => permit,
+                    permit = self.acknowledgements.place() => permit,
                     // The store may not answer for long, and nobody waits for it here any more.
                     _ = self.outbox.closed() => return Ok(()),
                 };
-                self.lines.tracker.spawn(async move {
+                self.tracker.spawn(async move {
                     let _held = (permit, turn);
                     answer.sent(&reply.await);
                 });

@@ -11,7 +11,6 @@ use shared::{
         Refusal, Reply, Seq, Subscribe, Subscribed,
     },
 };
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
@@ -20,7 +19,7 @@ use super::{
     recovery::{Found, Keeper, LOOK_BACK_MESSAGES},
 };
 use crate::{
-    connection::ACKNOWLEDGEMENTS_MAX,
+    connection::Acknowledgements,
     dialect::Dialect,
     outbox::{Class, Outbox},
     protocol::socketio::{self, Credentials, Offset, Voice},
@@ -99,13 +98,13 @@ impl Opening<'_> {
         let user = session.client().ok_or(Refusal::Unavailable)?.info.user.clone();
         Ok(ChatPeer {
             session,
-            lines: self.service.lines.clone(),
+            tracker: self.service.lines.tracker.clone(),
             voice: self.voice,
             outbox: Arc::clone(self.outbox),
             user,
             joined: HashSet::new(),
             keeper: None,
-            acknowledgements: Arc::new(Semaphore::new(ACKNOWLEDGEMENTS_MAX)),
+            acknowledgements: Acknowledgements::default(),
             strange: None,
             relays: self.service.settings.relays,
         })

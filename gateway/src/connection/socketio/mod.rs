@@ -7,8 +7,6 @@ mod connect;
 mod recovery;
 mod service;
 
-use std::{collections::HashMap, sync::Arc};
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use shared::domain::Disconnect;
@@ -52,20 +50,25 @@ pub trait Peer: Send {
 pub struct SocketIo<S> {
     server: S,
     decoder: Decoder,
-    peers: HashMap<Arc<str>, Box<dyn Peer>>,
+    /// By namespace.
+    peers: Vec<(Box<str>, Box<dyn Peer>)>,
     is_settled: bool,
 }
 
 impl<S: Server> SocketIo<S> {
     /// A client that is in no namespace.
     pub fn new(server: S) -> Self {
-        Self { server, decoder: Decoder::default(), peers: HashMap::new(), is_settled: false }
+        Self { server, decoder: Decoder::default(), peers: Vec::new(), is_settled: false }
+    }
+
+    fn place(&self, namespace: &str) -> Option<usize> {
+        self.peers.iter().position(|(known, _)| **known == *namespace)
     }
 
     async fn packet(&mut self, packet: Packet, is_early: bool) -> Result<(), Disconnect> {
         let Packet { namespace, kind } = packet;
         if let Kind::Connect(auth) = kind {
-            if self.peers.contains_key(namespace.as_str()) {
+            if self.place(&namespace).is_some() {
                 // The stock client asks twice where an app calls `connect` before it is connected; one answer does.
                 return if is_early { Ok(()) } else { Err(Disconnect::BadRequest) };
             }
@@ -74,16 +77,18 @@ impl<S: Server> SocketIo<S> {
             }
             if let Some(peer) = self.server.connect(&namespace, auth.as_ref()).await {
                 self.is_settled = true;
-                self.peers.insert(namespace.into(), peer);
+                self.peers.push((namespace.into(), peer));
             }
             return Ok(());
         }
         if kind == Kind::Disconnect {
-            let mut peer = self.peers.remove(namespace.as_str()).ok_or(Disconnect::BadRequest)?;
+            let at = self.place(&namespace).ok_or(Disconnect::BadRequest)?;
+            let (_, mut peer) = self.peers.remove(at);
             peer.leave().await;
             return Ok(());
         }
-        let peer = self.peers.get_mut(namespace.as_str()).ok_or(Disconnect::BadRequest)?;
+        let at = self.place(&namespace).ok_or(Disconnect::BadRequest)?;
+        let (_, peer) = &mut self.peers[at];
         match kind {
             Kind::Event { id, name, arguments } => peer.event(id, name.as_deref(), arguments).await,
             // Nothing that this server says asks for an answer, and one that nobody waits for is let pass.
