@@ -1,8 +1,11 @@
 //! What the rooms' unit tests share: clients to whom everything that is said can be read as text.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
-use futures_util::{FutureExt, StreamExt};
 use metrics::{Counter, Gauge};
 use shared::{
     auth::Claims,
@@ -13,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     hub::Client,
-    outbox::{Drain, Outbox, OutboxContext, OutboxLimits, OutboxMetrics},
+    outbox::{Fetched, Outbox, OutboxContext, OutboxLimits, OutboxMetrics},
     protocol::centrifuge::HTTP_STREAM,
 };
 
@@ -27,7 +30,7 @@ pub fn who(n: u128) -> ClientInfo {
 }
 
 /// The `n`th client, whose token is valid until the second `expires`, and what is said to it.
-pub fn client(n: u128, expires: u64) -> (Arc<Client>, Drain) {
+pub fn client(n: u128, expires: u64) -> (Arc<Client>, Ear) {
     let metrics = OutboxMetrics {
         bytes: Gauge::noop(),
         ephemeral_dropped: Counter::noop(),
@@ -35,18 +38,21 @@ pub fn client(n: u128, expires: u64) -> (Arc<Client>, Drain) {
     };
     let limits = OutboxLimits { bytes_max: 1 << 20, farewell_time_max: NEVER, write_time_max: NEVER };
     let context = OutboxContext::new(limits, metrics, TaskTracker::new());
-    let (outbox, drain) = Outbox::body(&context, HTTP_STREAM.farewell);
+    let outbox = Outbox::fetched(&context, HTTP_STREAM.farewell);
     let claims = Arc::new(Claims::of(who(n).user, expires));
-    (Arc::new(Client::new(who(n), &HTTP_STREAM, outbox, claims)), drain)
+    let ear = Ear(Arc::clone(&outbox));
+    (Arc::new(Client::new(who(n), &HTTP_STREAM, outbox, claims)), ear)
 }
 
+/// Hears what is said to a client.
+pub struct Ear(Arc<Outbox>);
+
 /// What was said so far and not read yet.
-pub fn heard(drain: &mut Drain) -> String {
-    let mut all = String::new();
-    while let Some(Some(chunk)) = drain.next().now_or_never() {
-        all.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
+pub fn heard(Ear(outbox): &mut Ear) -> String {
+    match outbox.poll_fetch(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Fetched::Chunks(chunks)) => String::from_utf8(chunks.concat()).unwrap(),
+        Poll::Ready(Fetched::Attached | Fetched::Ended) | Poll::Pending => String::new(),
     }
-    all
 }
 
 /// A conversation.

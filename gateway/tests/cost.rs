@@ -281,7 +281,8 @@ fn by_socketio(user: &str) -> Vec<u8> {
 }
 
 fn by_sse(user: &str) -> Vec<u8> {
-    let escaped: String = connect(user).bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let escaped: Vec<String> = connect(user).bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let escaped = escaped.concat();
     format!("GET /connection/sse?cf_connect={escaped} HTTP/1.1\r\nhost: a\r\n\r\n").into()
 }
 
@@ -304,7 +305,7 @@ fn upgraded(path: &str, message: &str) -> Vec<u8> {
     .into_bytes();
     // Long enough for two bytes of length, and with a mask that changes nothing.
     let [high, low] = u16::try_from(message.len()).unwrap().to_be_bytes();
-    request.extend([0x81, 0x80 | 126, high, low, 0, 0, 0, 0]);
+    request.extend([0x81, 0x80 | 0x7e, high, low, 0, 0, 0, 0]);
     request.extend(message.as_bytes());
     request
 }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,12 +13,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use gateway::{
     feed::{CatchUp, CatchUpLimits, Feed, FeedConfig, Opened, catch_up},
     hub::{Client, Subscription},
     metrics::Metrics,
-    outbox::{Drain, Outbox, OutboxContext, OutboxLimits, OutboxMetrics},
+    outbox::{Fetched, Outbox, OutboxContext, OutboxLimits, OutboxMetrics},
     protocol::centrifuge::HTTP_STREAM,
 };
 use metrics::{Counter, Gauge};
@@ -191,11 +192,12 @@ impl Node {
 
     fn member_with(&mut self, subscription: Arc<Subscription>, outboxes: &Arc<OutboxContext>) -> Member {
         self.clients += 1;
-        let (outbox, drain) = Outbox::body(outboxes, HTTP_STREAM.farewell);
+        let outbox = Outbox::fetched(outboxes, HTTP_STREAM.farewell);
         let info = who(self.clients);
         let claims = Arc::new(Claims::of(info.user.clone(), u64::MAX));
         let client = Arc::new(Client::new(info, &HTTP_STREAM, outbox, claims));
-        Member { client, subscription, drain, got: Vec::new(), read: Vec::new(), up_to: Seq(0) }
+        let chunks = VecDeque::new();
+        Member { client, subscription, chunks, got: Vec::new(), read: Vec::new(), up_to: Seq(0) }
     }
 
     /// A member that is open, and has nothing to read.
@@ -280,7 +282,8 @@ fn read_line(line: &[u8]) -> Heard {
 struct Member {
     client: Arc<Client>,
     subscription: Arc<Subscription>,
-    drain: Drain,
+    /// What was fetched and not heard yet.
+    chunks: VecDeque<Bytes>,
     /// Every message that it has got, from history and live.
     got: Vec<Seq>,
     /// What it has read of history and may take once its gate is open.
@@ -333,18 +336,28 @@ impl Member {
     /// Takes what there is; true when it was sent away.
     fn hear_all(&mut self) -> bool {
         let mut sent_away = false;
-        while let Some(Some(chunk)) = self.drain.next().now_or_never() {
-            for heard in self.note(&chunk.unwrap()) {
+        while let Some(Some(chunk)) = self.next().now_or_never() {
+            for heard in self.note(&chunk) {
                 sent_away |= heard == Heard::Resubscribe;
             }
         }
         sent_away
     }
 
+    /// The next chunk; `None` when there will be none.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.chunks.is_empty()
+            && let Fetched::Chunks(chunks) = poll_fn(|context| self.client.outbox.poll_fetch(context)).await
+        {
+            self.chunks = chunks.into();
+        }
+        self.chunks.pop_front()
+    }
+
     /// Waits for the next chunk.
     async fn hear(&mut self) -> Vec<Heard> {
-        let chunk = tokio::time::timeout(NEVER, self.drain.next()).await.expect("nothing comes");
-        chunk.map(|chunk| self.note(&chunk.unwrap())).unwrap_or_default()
+        let chunk = tokio::time::timeout(NEVER, self.next()).await.expect("nothing comes");
+        chunk.map(|chunk| self.note(&chunk)).unwrap_or_default()
     }
 
     fn note(&mut self, chunk: &[u8]) -> Vec<Heard> {

@@ -4,12 +4,13 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shared::domain::Disconnect;
-use tokio::sync::Notify;
+use tokio::{net::TcpStream, sync::Notify};
 use uuid::Uuid;
 
 use super::{
@@ -19,12 +20,16 @@ use super::{
 use crate::{
     dialect::Dialect,
     limits::Admitted,
-    outbox::{Class, Drain, Outbox},
+    outbox::{Class, Outbox},
     protocol::centrifuge,
+    socket::{LINGER_SECONDS_MAX, Rest, StreamHandle},
 };
 
 /// Requests of one session that may wait for the one before them.
 const FRAMES_WAITING_MAX: usize = 64;
+
+/// Bytes that a client may send behind the request of its stream; they have no meaning.
+const SENT_BEHIND_BYTES_MAX: usize = 64 * 1024;
 
 /// How answers and events are carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,38 +126,28 @@ impl Drop for Entry {
     }
 }
 
-/// Starts a session whose first frame is `connect`; what it says is the body of the response.
-pub fn open_stream(
-    lines: &Lines,
+/// Converses with a client whose first frame is `connect`, and who hears the rest on the socket of a response.
+pub fn converse_by_stream(
+    lines: Lines,
     admitted: Admitted,
     source: Source,
-    emulations: &Arc<Emulations>,
+    emulations: Arc<Emulations>,
     wire: Wire,
     connect: Bytes,
-) -> Drain {
-    let dialect = wire.dialect();
-    let (outbox, drain) = Outbox::body(&lines.outboxes, dialect.farewell);
-    if wire == Wire::Sse {
-        outbox.send(Bytes::from_static(centrifuge::SSE_OPENING), Class::Durable);
-    }
-    // 122 random bits from the system: whoever knows them may speak for the client.
-    let session: Arc<str> = Uuid::new_v4().simple().to_string().into();
-    let key = StreamKey { session: Arc::clone(&session), node: lines.node.id.clone() };
-    let inbox = Arc::<Inbox>::default();
-    emulations.sessions.lock().insert(Arc::clone(&session), Arc::clone(&inbox));
-    let entry = Entry { emulations: Arc::downgrade(emulations), session };
-    let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key)).coming_from(source);
-    let mut conversation = Conversation { link, outbox, inbox, admitted, _entry: entry };
-    // Boxed, so that an idle session does not keep room for its beginning.
+    handle: StreamHandle,
+) -> impl Future<Output = ()> {
+    // Boxed, so that an idle session does not keep room for what comes before and after.
     let opening = Box::pin(async move {
+        let stream = handle.raw().await.ok()?;
+        let mut conversation = Conversation::new(&lines, admitted, source, &emulations, wire, stream);
         conversation.open(connect).await;
-        conversation
+        Some(conversation)
     });
-    lines.tracker.spawn(async move {
-        let mut conversation = opening.await;
+    async move {
+        let Some(mut conversation) = opening.await else { return };
         conversation.run().await;
-    });
-    drain
+        Box::pin(conversation.end()).await;
+    }
 }
 
 /// What an idle session keeps.
@@ -160,11 +155,36 @@ struct Conversation {
     link: Link,
     outbox: Arc<Outbox>,
     inbox: Arc<Inbox>,
+    rest: Rest,
     admitted: Admitted,
-    _entry: Entry,
+    entry: Entry,
 }
 
 impl Conversation {
+    fn new(
+        lines: &Lines,
+        admitted: Admitted,
+        source: Source,
+        emulations: &Arc<Emulations>,
+        wire: Wire,
+        stream: TcpStream,
+    ) -> Self {
+        let dialect = wire.dialect();
+        let (read, write) = stream.into_split();
+        let outbox = Outbox::socket(&lines.outboxes, write, dialect.farewell);
+        if wire == Wire::Sse {
+            outbox.send(Bytes::from_static(centrifuge::SSE_OPENING), Class::Durable);
+        }
+        // 122 random bits from the system: whoever knows them may speak for the client.
+        let session: Arc<str> = Uuid::new_v4().simple().to_string().into();
+        let key = StreamKey { session: Arc::clone(&session), node: lines.node.id.clone() };
+        let inbox = Arc::<Inbox>::default();
+        emulations.sessions.lock().insert(Arc::clone(&session), Arc::clone(&inbox));
+        let entry = Entry { emulations: Arc::downgrade(emulations), session };
+        let link = Link::new(lines, dialect, Arc::clone(&outbox), Some(key)).coming_from(source);
+        Self { link, outbox, inbox, rest: Rest::new(read, SENT_BEHIND_BYTES_MAX), admitted, entry }
+    }
+
     async fn open(&mut self, connect: Bytes) {
         self.link.frame(&connect).await;
         self.admitted.authenticated();
@@ -175,14 +195,24 @@ impl Conversation {
     }
 
     async fn run(&mut self) {
-        while !self.outbox.is_closed() {
-            tokio::select! {
-                frame = self.inbox.next() => match frame {
-                    Some(frame) => Box::pin(self.link.frame(&frame)).await,
-                    None => self.outbox.close(Disconnect::ServerError),
-                },
-                _ = self.outbox.closed() => {}
+        let Self { link, outbox, inbox, rest, .. } = self;
+        while !outbox.is_closed() {
+            let frame = tokio::select! {
+                frame = inbox.next() => frame,
+                () = rest.end() => return outbox.close(Disconnect::ConnectionClosed),
+                _ = outbox.closed() => return,
+            };
+            match frame {
+                Some(frame) => Box::pin(link.frame(&frame)).await,
+                None => outbox.close(Disconnect::ServerError),
             }
         }
+    }
+
+    /// The session ends before the client has taken its last words.
+    async fn end(self) {
+        let Self { link, outbox: _outbox, inbox: _, rest, admitted: _admitted, entry } = self;
+        drop((entry, link));
+        rest.linger(Duration::from_secs(LINGER_SECONDS_MAX)).await;
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use emulation::{Emulations, Wire, open_stream};
+pub use emulation::{Emulations, Wire, converse_by_stream};
 pub use websocket::converse;
 
 pub use crate::session::Source;

@@ -1,9 +1,8 @@
 //! The endpoints of the Centrifuge protocol.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    body::Body,
     extract::{ConnectInfo, Query, RawQuery, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -119,14 +118,17 @@ fn stream(routes: &Routes, peer: SocketAddr, headers: &HeaderMap, wire: Wire, co
         Wire::Sse => "text/event-stream",
         Wire::HttpStream => "application/json",
     };
-    let drain = connection::open_stream(&routes.lines, admitted, source, &routes.emulations, wire, connect);
     let head = [
         (header::CONTENT_TYPE.as_str(), content_type),
         (header::CACHE_CONTROL.as_str(), "no-cache, no-store"),
         // Proxies that collect a response before they pass it on would hold events back.
         ("x-accel-buffering", "no"),
     ];
-    (head, Body::from_stream(drain)).into_response()
+    let (response, handle) = socket::detach(head);
+    let (lines, emulations) = (routes.lines.clone(), Arc::clone(&routes.emulations));
+    let tracker = lines.tracker.clone();
+    tracker.spawn(connection::converse_by_stream(lines, admitted, source, emulations, wire, connect, handle));
+    response
 }
 
 /// `POST /emulation`: commands of a session that may live on another node.

@@ -81,6 +81,7 @@ pub enum Opening {
 pub struct Room {
     members: Vec<Member>,
     /// Where each member is, once they were many.
+    #[expect(clippy::box_collection, reason = "most rooms have none, and are many")]
     index: Option<Box<HashMap<ConnectionId, usize>>>,
     held: Option<Box<Held>>,
     held_members: usize,

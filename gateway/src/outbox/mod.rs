@@ -4,8 +4,7 @@
 //! once, without blocking. Only a socket that cannot take them gets a queue and a writer task; the task drains the queue
 //! and ends, and the outbox is direct again. An idle outbox therefore owns no queue and no task.
 //!
-//! For a response body (HTTP streaming, SSE) the socket is not ours: the outbox always queues, and a [`Drain`] is the body. A client
-//! that polls fetches what waits ([`Outbox::poll_fetch`]) until it brings a socket of its own ([`Outbox::attach`]).
+//! A client that polls fetches what waits ([`Outbox::poll_fetch`]) until it brings a socket of its own ([`Outbox::attach`]).
 //!
 //! The queue is bounded in bytes. Over the limit, ephemeral chunks are dropped first; if durable ones alone are too many,
 //! the client is disconnected as slow and comes back to resume.
@@ -14,7 +13,6 @@
 //! the farewell is a function given from outside), the hub, and reading.
 
 mod context;
-mod drain;
 mod fetch;
 mod queue;
 mod writer;
@@ -33,7 +31,6 @@ use crate::limits::{self, Limit};
 pub use context::{
     FAREWELL_SECONDS_MAX, OUTBOX_BYTES_MAX, OutboxContext, OutboxLimits, OutboxMetrics, WRITE_SECONDS_MAX,
 };
-pub use drain::Drain;
 pub use fetch::Fetched;
 use queue::{CHUNK_BYTES_OVERHEAD, Pushed, Queue};
 
@@ -63,7 +60,7 @@ pub struct Outbox {
 enum State {
     /// Nothing waits: whoever sends, writes.
     Direct(OwnedWriteHalf),
-    /// Something waits, or the wire is a body. The writer task or the [`Drain`] takes it.
+    /// Something waits, or there is no socket. The writer task or [`Outbox::poll_fetch`] takes it.
     Queued(Box<Queue>),
     /// Nothing more is sent. Dropping the write half has shut the socket down.
     Ended(Disconnect),
@@ -84,13 +81,6 @@ impl Outbox {
     /// The outbox of a socket whose write half it now owns.
     pub fn socket(context: &Arc<OutboxContext>, half: OwnedWriteHalf, farewell: Farewell) -> Arc<Self> {
         Arc::new(Self::new(context, farewell, State::Direct(half)))
-    }
-
-    /// The outbox of a response body, and the body's data.
-    pub fn body(context: &Arc<OutboxContext>, farewell: Farewell) -> (Arc<Self>, Drain) {
-        let queue = Box::new(Queue::new(context.metrics.bytes.clone()));
-        let outbox = Arc::new(Self::new(context, farewell, State::Queued(queue)));
-        (Arc::clone(&outbox), Drain::new(outbox))
     }
 
     fn new(context: &Arc<OutboxContext>, farewell: Farewell, state: State) -> Self {

@@ -144,7 +144,7 @@ impl Queue {
         self.chunks.is_empty()
     }
 
-    /// Whom to wake when something is added: the drain of a body.
+    /// Whom to wake when something is added: a request that fetches.
     pub(super) fn set_waker(&mut self, waker: &Waker) {
         match &mut self.waker {
             Some(known) => known.clone_from(waker),

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use metrics::{Counter, Gauge};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
@@ -285,23 +284,9 @@ async fn a_client_that_is_gone_closes_the_outbox() {
 }
 
 #[tokio::test]
-async fn a_body_gives_what_was_sent_then_the_farewell_then_ends() {
-    let rig = rig(patient(1 << 20));
-    let (outbox, drain) = Outbox::body(&rig.context, farewell);
-    let body = tokio::spawn(drain.map(Result::unwrap).collect::<Vec<_>>());
-    for n in 0..3 {
-        outbox.send(chunk(n), Class::Durable);
-        tokio::task::yield_now().await;
-    }
-    outbox.close(Disconnect::Shutdown);
-    assert_eq!(body.await.unwrap(), [chunk(0), chunk(1), chunk(2), farewell(Disconnect::Shutdown)]);
-    rig.quiet().await;
-}
-
-#[tokio::test]
-async fn a_body_has_the_limits_of_a_socket() {
+async fn what_waits_to_be_fetched_has_the_limits_of_a_socket() {
     let rig = rig(patient(3 * (4 + CHUNK_BYTES_OVERHEAD)));
-    let (outbox, drain) = Outbox::body(&rig.context, farewell);
+    let outbox = Outbox::fetched(&rig.context, farewell);
     outbox.send(Bytes::from_static(b"eph1"), Class::Ephemeral);
     outbox.send(Bytes::from_static(b"dur1"), Class::Durable);
     outbox.send(Bytes::from_static(b"dur2"), Class::Durable);
@@ -309,17 +294,7 @@ async fn a_body_has_the_limits_of_a_socket() {
     assert_eq!(rig.dropped.load(Ordering::Relaxed), 1);
     outbox.send(Bytes::from_static(b"dur4"), Class::Durable);
     assert_eq!(outbox.closed().await, Disconnect::Slow);
-    assert_eq!(drain.map(Result::unwrap).collect::<Vec<_>>().await, ["<slow>"]);
-    rig.quiet().await;
-}
-
-#[tokio::test]
-async fn a_dropped_body_closes_its_outbox() {
-    let rig = rig(patient(1 << 20));
-    let (outbox, drain) = Outbox::body(&rig.context, farewell);
-    outbox.send(chunk(0), Class::Durable);
-    drop(drain);
-    assert_eq!(outbox.closed().await, Disconnect::ConnectionClosed);
-    assert_eq!(outbox.queued_bytes(), 0);
+    let fetched = std::future::poll_fn(|context| outbox.poll_fetch(context)).await;
+    assert_eq!(fetched, Fetched::Chunks(vec![Bytes::from_static(b"<slow>")]));
     rig.quiet().await;
 }

@@ -3,7 +3,6 @@
 //! Written out rather than left to `axum::serve` because that has no limit on headers, on the time a client takes to send
 //! them, or on the number of connections.
 
-use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -17,15 +16,17 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::progress::Progressing;
+use super::stream::{Departure, Left};
 use crate::limits::{self, Address, Answer, Counter, Limit, Seat, Turns};
 
-/// Connections that are still HTTP: requests, long polls and streams. Upgraded ones are not counted.
+/// Connections that are still HTTP: requests and long polls. Those that became a WebSocket or a stream are not counted.
 pub const HTTP_CONNECTIONS_MAX: usize = 10_000;
 /// The same of one address (IPv6: one /64).
 pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 5_000;
@@ -89,7 +90,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections until `shutdown`, each served by `router` in a task that `tracker` counts. Then nothing more is
 /// accepted, idle connections close, and requests in progress finish within the limit. Until its first request is handed on,
 /// a connection needs one of `turns` for what it does. Requests carry
-/// `ConnectInfo<SocketAddr>`. Upgraded connections leave the count and are their handler's.
+/// `ConnectInfo<SocketAddr>`. Upgraded connections and streams leave the count and are their handler's.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -178,30 +179,48 @@ impl Connection {
         // Until its first request is handed on, a connection is one of those who come.
         let is_coming = Arc::new(AtomicBool::new(true));
         let coming = Arc::clone(&is_coming);
+        let departure = Arc::new(Mutex::new(None));
+        let departing = Arc::clone(&departure);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             coming.store(false, Ordering::Relaxed);
             request.extensions_mut().insert(ConnectInfo(peer));
+            let (method, departing) = (request.method().clone(), Arc::clone(&departing));
             let response = router.call(request);
-            async move { Ok::<_, Infallible>(response.await.unwrap_or_else(|never| match never {})) }
+            async move {
+                let response = response.await.unwrap_or_else(|never| match never {});
+                let departure = match Departure::of(&method, response) {
+                    Ok(departure) => departure,
+                    Err(ordinary) => return Ok(*ordinary),
+                };
+                *departing.lock() = Some(departure);
+                // The HTTP server then lets go of the connection.
+                Err(Left)
+            }
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(allowed.header_time_max)
             .max_buf_size(allowed.header_bytes_max)
             .serve_connection(TokioIo::new(Progressing::new(stream, allowed.write_time_max)), service)
             .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
         let served = tokio::select! {
-            served = turns.of_coming(|| is_coming.load(Ordering::Relaxed), connection.as_mut()) => served,
+            served = turns.of_coming(|| is_coming.load(Ordering::Relaxed), &mut connection) => served,
             () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                match tokio::time::timeout(allowed.drain_time_max, connection).await {
+                Pin::new(&mut connection).graceful_shutdown();
+                match tokio::time::timeout(allowed.drain_time_max, &mut connection).await {
                     Ok(served) => served,
                     Err(_) => return tracing::warn!(%peer, "request not finished at shutdown"),
                 }
             }
         };
         drop(held);
+        let departure = departure.lock().take();
+        if let Some((departure, parts)) = departure.zip(connection.into_parts()) {
+            if let Err(error) = departure.leave(parts.io.into_inner()).await {
+                tracing::debug!(%peer, %error, "a client was gone before its stream began");
+            }
+            return;
+        }
         if let Err(error) = served {
             if error.is_timeout() {
                 limits::refused(Limit::HandshakeSeconds);

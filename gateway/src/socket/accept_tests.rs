@@ -1,13 +1,15 @@
+use std::convert::Infallible;
+
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::socket::upgrade;
+use crate::socket::{Rest, StreamHandle, detach, upgrade};
 
 struct Server {
     address: SocketAddr,
@@ -199,25 +201,100 @@ async fn a_client_that_takes_no_byte_of_a_response_is_dropped() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_a_stream_closes_its_outbox() {
-    use crate::outbox::{Class, Outbox, OutboxContext, OutboxLimits, OutboxMetrics};
-    use shared::domain::Disconnect;
+/// Answers `/events` with a response that lasts, and passes on what its handler gets.
+fn streaming() -> (Router, mpsc::UnboundedReceiver<StreamHandle>) {
+    let (handed, handles) = mpsc::unbounded_channel();
+    let events = move || async move {
+        let (response, handle) = detach([("x-kind", "events")]);
+        handed.send(handle).unwrap();
+        response
+    };
+    (Router::new().route("/events", get(events)), handles)
+}
 
-    let context = OutboxContext::new(OutboxLimits::default(), OutboxMetrics::register(), TaskTracker::new());
-    let (outbox, drain) = Outbox::body(&context, |reason| Bytes::from_static(reason.reason().as_bytes()));
-    let drain = Arc::new(parking_lot::Mutex::new(Some(drain)));
-    let router = Router::new()
-        .route("/events", get(move || async move { Body::from_stream(drain.lock().take().unwrap()) }));
+#[tokio::test]
+async fn a_response_that_lasts_leaves_http() {
+    let (router, mut handles) = streaming();
+    let server = start(router, AcceptLimits { connections_max: 1, ..AcceptLimits::default() }).await;
+    let mut clients = Vec::new();
+    // One after the other, yet all there at the same time.
+    for version in ["1.1", "1.0"] {
+        let mut client = server.connect().await;
+        send(&mut client, &format!("GET /events HTTP/{version}\r\nhost: x\r\n\r\nsent behind it")).await;
+        let mut stream = handles.recv().await.unwrap().raw().await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        clients.push((client, stream));
+    }
+    server.tracker.close();
+    server.tracker.wait().await;
+    for (mut client, stream) in clients {
+        drop(stream.into_std().map(|stream| stream.shutdown(Shutdown::Write)));
+        let mut said = vec![0; 1024];
+        let mut read = 0;
+        while let Ok(more @ 1..) = client.read(&mut said[read..]).await {
+            read += more;
+        }
+        let said = String::from_utf8_lossy(&said[..read]).into_owned();
+        assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("\r\n\r\nhello"), "{said}");
+        assert!(
+            ["x-kind: events\r\n", "connection: close\r\n", "date: "].iter().all(|line| said.contains(line)),
+            "{said}"
+        );
+        assert!(!said.contains("content-length") && !said.contains("transfer-encoding"), "{said}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_the_head_of_a_stream_gets_no_stream() {
+    let (router, mut handles) = streaming();
     let server = start(router, AcceptLimits::default()).await;
     let mut client = server.connect().await;
-    send(&mut client, "GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    outbox.send(Bytes::from_static(b"hello"), Class::Durable);
-    let mut read = Vec::new();
-    while !read.ends_with(b"hello\r\n") {
-        read.push(client.read_u8().await.unwrap());
-    }
-    drop(client);
-    assert_eq!(outbox.closed().await, Disconnect::ConnectionClosed);
+    send(&mut client, "HEAD /events HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let said = rest(&mut client).await;
+    assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("\r\n\r\n"), "{said}");
+    assert!(handles.recv().await.unwrap().raw().await.is_err());
     server.stop().await;
+}
+
+/// More than the system takes of an answer that nobody reads.
+const LARGE_BYTES: usize = 16 * 1024 * 1024;
+
+#[tokio::test]
+async fn a_stream_behind_an_answer_that_is_not_taken_does_not_begin() {
+    let (router, mut handles) = streaming();
+    let large = vec![b'x'; LARGE_BYTES];
+    let router = router.route("/large", get(move || async move { large }));
+    let server = start(router, AcceptLimits::default()).await;
+    let mut client = server.connect().await;
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    send(&mut client, &(request("/large") + &request("/events"))).await;
+    // Whatever of the large answer the system has room for, none of the stream may come into it.
+    let handle = async { handles.recv().await.unwrap().raw().await };
+    let reading = async {
+        let mut bytes = Vec::new();
+        let _ = client.read_to_end(&mut bytes).await;
+        bytes
+    };
+    let (handed, said) = tokio::join!(async { handle.await.map(drop) }, reading);
+    let end = said.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let body = &said[end..];
+    let large = body.iter().take_while(|byte| **byte == b'x').count();
+    assert_eq!(large, if handed.is_ok() { LARGE_BYTES } else { body.len() });
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_nothing_more_to_say_is_heard_going() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for bytes in [0, 10, 100] {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (read, _write) = listener.accept().await.unwrap().0.into_split();
+        let mut end = Rest::new(read, 50);
+        client.write_all(&vec![b'x'; bytes]).await.unwrap();
+        if bytes < 50 {
+            drop(client);
+        }
+        end.end().await;
+    }
 }

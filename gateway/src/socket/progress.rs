@@ -30,6 +30,11 @@ impl Progressing {
         self.stream
     }
 
+    /// Whether something was not sent yet when it was tried last.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
+    }
+
     /// Passes the outcome of a write on, unless it has been waiting for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {

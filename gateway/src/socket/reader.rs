@@ -15,8 +15,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use fastwebsockets::{OpCode, Payload, Role, WebSocketError, after_handshake_split};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use super::stream::Rest;
 use crate::frame::assembly::{Assembly, Kind};
 use crate::frame::{FrameError, FrameGuard, FrameLimits, close};
 
@@ -112,22 +113,7 @@ impl Reader {
     /// with unread bytes is reset, and the client may never see why. Bounded by [`LINGER_SECONDS_MAX`] and
     /// [`LINGER_BYTES_MAX`].
     pub async fn linger(self) {
-        let mut scrap = BytesMut::new();
-        let drained = async {
-            let mut left = LINGER_BYTES_MAX;
-            while left > 0 && self.stream.readable().await.is_ok() {
-                scrap.clear();
-                scrap.reserve(READ_BYTES_MIN);
-                match self.stream.try_read_buf(&mut scrap) {
-                    Ok(0) => return,
-                    Ok(read) => left = left.saturating_sub(read),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
-                }
-            }
-        };
-        // Running out of time is one of the two ways to be done.
-        let _ = timeout(Duration::from_secs(LINGER_SECONDS_MAX), drained).await;
+        Rest::new(self.stream, LINGER_BYTES_MAX).linger(Duration::from_secs(LINGER_SECONDS_MAX)).await;
     }
 
     /// Whether the client has sent more already, as far as the system knows at this moment. Takes in what there is.

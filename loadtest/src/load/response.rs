@@ -1,6 +1,7 @@
-//! Responses over HTTP/1.1 as they come, bit by bit: head, then a body in chunks or of a known length.
+//! Responses over HTTP/1.1 as they come, bit by bit: head, then a body in chunks, of a known length, or to the end of the
+//! connection.
 //!
-//! Deliberately absent: redirects, compression, and bodies that end with their connection.
+//! Deliberately absent: redirects and compression.
 
 use super::open::Ended;
 
@@ -13,6 +14,8 @@ enum Part {
     Head,
     /// A body of a known length, of which so much is to come.
     Sized(u64),
+    /// A body that ends with its connection.
+    Endless,
     /// The line with a chunk's size.
     ChunkSize,
     /// A chunk, of which so much is to come.
@@ -58,6 +61,10 @@ impl Responses {
                         _ if left == 0 => Part::ChunkEnd,
                         _ => Part::Chunk(left),
                     }
+                }
+                Part::Endless => {
+                    body.extend(rest);
+                    return Ok((bytes.len(), false));
                 }
                 Part::Head => {
                     let (len, head) = self.until(rest, b"\r\n\r\n")?;
@@ -125,6 +132,9 @@ fn read_head(head: &[u8]) -> Result<Part, Ended> {
         (Some(coding), _) if coding.trim() == "chunked" => Ok(Part::ChunkSize),
         (None, Some(length)) => Ok(Part::Sized(length)),
         (None, None) if status.starts_with("HTTP/1.1 204") => Ok(Part::Sized(0)),
+        (None, None) if field("connection").is_some_and(|option| option.trim() == "close") => {
+            Ok(Part::Endless)
+        }
         _ => Err(Ended::Strange("a response whose end cannot be told".to_owned())),
     }
 }
@@ -156,6 +166,18 @@ mod tests {
             }
             assert_eq!((body.as_slice(), over), (b"abcdefg".as_slice(), 3), "{step}");
         }
+    }
+
+    #[test]
+    fn a_body_that_ends_with_its_connection_is_never_over() {
+        let said = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabc";
+        let (mut responses, mut body) = (Responses::default(), Vec::new());
+        for byte in said {
+            assert_eq!(responses.take(&[*byte], &mut body).unwrap(), (1, false));
+        }
+        assert_eq!(body, b"abc");
+        let unknown = Responses::default().take(b"HTTP/1.1 200 OK\r\n\r\n", &mut Vec::new());
+        assert!(matches!(unknown, Err(Ended::Strange(_))), "{unknown:?}");
     }
 
     #[test]

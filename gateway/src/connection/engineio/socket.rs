@@ -257,18 +257,13 @@ impl State {
 
 impl Desk {
     fn take(&mut self) -> Option<(Box<dyn Application>, (Message, bool))> {
-        let (application, message) = (self.application.take()?, self.waiting.pop_front());
+        self.application.as_ref()?;
+        let message = self.waiting.pop_front()?;
         if self.waiting.is_empty() {
             // An idle connection keeps no room for messages.
             self.waiting = VecDeque::new();
         }
-        match message {
-            Some(message) => Some((application, message)),
-            None => {
-                self.application = Some(application);
-                None
-            }
-        }
+        self.application.take().map(|application| (application, message))
     }
 
     /// Returns what is not needed any more.
