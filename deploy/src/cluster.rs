@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Longest wait until a gateway or persister says that it is ready. It includes the migrations.
-const READY_TIMEOUT: Duration = Duration::from_mins(1);
+const READY_TIMEOUT: Duration = Duration::from_mins(3);
 /// Longest wait for an orderly end: the gateways let their clients go first.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_mins(2);
 const DATABASE: &str = "starling";
 
 /// What a [`Cluster`] consists of.

@@ -16,8 +16,8 @@ const TEMPLATE: &str = include_str!("../proxy/haproxy.cfg");
 const BACKEND: &str = "gateways";
 /// The administration socket, in the directory in which HAProxy runs.
 const SOCKET: &str = "admin.sock";
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest answer on the administration socket that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 

@@ -10,8 +10,8 @@ use tokio::{
 
 /// Longest response that is read, in bytes.
 const RESPONSE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Longest wait for the whole response.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the whole response. Far above what it takes; only a failure waits for it.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Status and body of a response.
 #[derive(Debug, Clone)]

@@ -1,10 +1,9 @@
 //! Free loopback ports.
 
 use std::{
-    collections::HashSet,
     hash::{BuildHasher, RandomState},
-    net::{Ipv4Addr, TcpListener},
-    sync::{LazyLock, Mutex},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    sync::Mutex,
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,10 +14,12 @@ use anyhow::{Context, Result, bail};
 const PORT_FIRST: u16 = 12_000;
 const PORT_LAST: u16 = 31_999;
 
-static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+/// Who is given a port has not bound it yet, and frees it while its server is down. Nobody else is given it meanwhile: the UDP port
+/// of the same number, which nobody uses, is held for as long as this process lives, and says so to all others.
+static GIVEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
 
-/// A port of 127.0.0.1 on which nothing listens, never given twice by this process. The search starts at a random place, so
-/// that test binaries which run side by side stay out of each other's way.
+/// A port of 127.0.0.1 on which nothing listens, never given twice while this process lives, by whichever process. The search
+/// starts at a random place, so that test binaries which run side by side seldom look at the same.
 ///
 /// # Errors
 /// When every port of the range is taken.
@@ -29,8 +30,9 @@ pub fn free_port() -> Result<u16> {
     let start = u16::try_from(random % u64::from(count)).expect("a remainder of a u16 is a u16");
     for step in 0..count {
         let port = PORT_FIRST + (start + step) % count;
-        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            given.insert(port);
+        let Ok(held) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else { continue };
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            given.push(held);
             return Ok(port);
         }
     }
@@ -39,6 +41,8 @@ pub fn free_port() -> Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -46,5 +50,13 @@ mod tests {
         let ports: Vec<u16> = (0..200).map(|_| free_port().unwrap()).collect();
         let distinct: HashSet<&u16> = ports.iter().collect();
         assert_eq!(distinct.len(), ports.len());
+    }
+
+    #[test]
+    fn another_process_is_not_given_the_same_port() {
+        let port = free_port().unwrap();
+        assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok(), "it is free for its server");
+        // What another process would ask first.
+        assert!(UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_err());
     }
 }

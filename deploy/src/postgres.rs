@@ -1,8 +1,8 @@
 //! A private Postgres.
 
 use std::{
-    path::{Path, PathBuf},
-    time::Duration,
+    path::Path,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -18,8 +18,11 @@ const DEBIAN_PACKAGE: &str = "postgresql";
 /// Postgres refuses to run as root; Debian's package makes this user.
 const UNPRIVILEGED_USER: &str = "postgres";
 /// Longest wait until it takes connections; crash recovery takes most of it.
-const READY_TIMEOUT: Duration = Duration::from_mins(1);
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
+/// Longest wait for killed processes to be gone, and the pause between two looks.
+const GONE_TIMEOUT: Duration = Duration::from_mins(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 const CONNECTIONS_MAX: u32 = 200;
 
 /// How a [`PostgresServer`] is set up.
@@ -114,6 +117,7 @@ impl PostgresServer {
     pub fn kill9(&mut self) {
         // Its children are not in its process group. Once it is stopped it makes no new ones.
         self.process.signal("STOP");
+        wait_until(|| !self.process.is_running() || state_of(self.process.pid()) == Some('T'));
         let mut pids = children(self.process.pid());
         pids.push(self.process.pid());
         let targets: Vec<String> = pids.iter().map(u32::to_string).collect();
@@ -121,6 +125,8 @@ impl PostgresServer {
             signal("KILL", &targets);
         }
         self.process.kill9();
+        // As long as one of them has the shared memory, no other server starts on the same data.
+        wait_until(|| pids.iter().all(|pid| matches!(state_of(*pid), None | Some('Z' | 'X'))));
     }
 
     /// Starts it again, on the same port and data, and waits for its recovery. A server that still runs is stopped first.
@@ -221,10 +227,28 @@ fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+fn parent_of(stat: &Path) -> Option<u32> {
+    state_and_parent(stat)?.1.parse().ok()
+}
+
+/// The state of a process, such as `T` (stopped) or `Z` (dead, and nobody has asked how it ended); `None` once it is gone.
+fn state_of(pid: u32) -> Option<char> {
+    state_and_parent(&Path::new("/proc").join(pid.to_string()).join("stat"))?.0.chars().next()
+}
+
 /// `pid (name) state parent …`; the name may have spaces and brackets of its own.
-fn parent_of(stat: &PathBuf) -> Option<u32> {
+fn state_and_parent(stat: &Path) -> Option<(String, String)> {
     let text = std::fs::read_to_string(stat).ok()?;
-    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned);
+    Some((fields.next()?, fields.next()?))
+}
+
+/// Waits, for a while: who calls drops things, and must not panic.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + GONE_TIMEOUT;
+    while !is_so() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_INTERVAL);
+    }
 }
 
 #[cfg(test)]

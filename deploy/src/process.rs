@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     /// Far above what any of these steps takes; only a failure waits for it.
-    const TIMEOUT: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_mins(2);
 
     fn shell(script: &str) -> Program {
         Program::new("script", "/bin/sh").arg("-c").arg(script)

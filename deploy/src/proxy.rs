@@ -206,7 +206,7 @@ mod tests {
     /// defect, never fail without one.
     const CROSSING: Duration = Duration::from_millis(100);
     /// Far above what a byte takes; only a failure waits for it.
-    const ARRIVAL: Duration = Duration::from_secs(30);
+    const ARRIVAL: Duration = Duration::from_mins(2);
 
     /// Sends back all it gets.
     async fn echo() -> (String, JoinHandle<()>) {

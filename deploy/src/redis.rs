@@ -12,23 +12,41 @@ use tokio::{
 use crate::{Process, Program, free_port, program::installed};
 
 /// Longest wait for the first answer; loading a large append-only file takes most of it.
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 /// Longest wait for one answer to PING, and for an orderly end.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// When Redis asks for its append-only file, which is on in any case, to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before it answers.
+    Always,
+    /// Once a second. While the disk is busy it also puts off the write itself, so a killed process may lose what it has answered.
+    EverySecond,
+    /// Whenever the system likes. What was answered is written: the death of the process loses nothing, that of the machine does.
+    Never,
+}
 
 /// How a [`RedisServer`] is set up.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// `appendfsync always` if true, else `everysec`. The append-only file is on either way.
-    pub fsync_always: bool,
+    /// What `appendfsync` is.
+    pub fsync: Fsync,
     /// More lines for `redis.conf`. They come last, so they win.
     pub extra: Vec<String>,
 }
 
+impl RedisOptions {
+    /// For tests that kill processes, and wait for no disk.
+    pub fn without_disk() -> Self {
+        Self { fsync: Fsync::Never, ..Self::default() }
+    }
+}
+
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { fsync_always: true, extra: Vec::new() }
+        Self { fsync: Fsync::Always, extra: Vec::new() }
     }
 }
 
@@ -128,7 +146,11 @@ async fn ping(address: &str) -> std::io::Result<bool> {
 }
 
 fn config_text(port: u16, options: &RedisOptions) -> String {
-    let fsync = if options.fsync_always { "always" } else { "everysec" };
+    let fsync = match options.fsync {
+        Fsync::Always => "always",
+        Fsync::EverySecond => "everysec",
+        Fsync::Never => "no",
+    };
     let mut text = format!(
         "bind 127.0.0.1\n\
          port {port}\n\
@@ -172,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn options_reach_the_server_and_its_data_go_with_it() {
-        let options = RedisOptions { fsync_always: false, extra: vec!["maxmemory 32mb".to_owned()] };
+        let options = RedisOptions { fsync: Fsync::EverySecond, extra: vec!["maxmemory 32mb".to_owned()] };
         let server = RedisServer::start(options).await.unwrap();
         let client = redis::Client::open(server.url()).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();

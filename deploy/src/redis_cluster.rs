@@ -16,18 +16,19 @@ use crate::{Process, RedisOptions, RedisServer, free_port};
 
 /// How many slots a cluster has.
 const SLOTS: u16 = 16_384;
-/// After this long without an answer, in milliseconds, a server counts as dead, and its replica takes its place.
-const NODE_TIMEOUT_MS: u32 = 1_500;
+/// After this long without an answer, in milliseconds, a server counts as dead, and its replica takes its place. Long enough that
+/// none counts as dead because the machine is busy.
+const NODE_TIMEOUT_MS: u32 = 4_000;
 /// Longest wait until all servers know each other and have what they are to have.
-const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 /// Pause between two looks at that.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest wait for one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// How many keys one command moves, at most.
 const KEYS_PER_MOVE_MAX: &str = "100";
 /// Longest a command that moves keys may take, in milliseconds.
-const MOVE_TIMEOUT_MS: &str = "5000";
+const MOVE_TIMEOUT_MS: &str = "30000";
 
 /// How a [`RedisCluster`] is set up.
 #[derive(Debug, Clone)]

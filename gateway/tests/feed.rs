@@ -46,7 +46,9 @@ use tokio_util::{
 use uuid::Uuid;
 
 /// Longer than anything takes that comes at all.
-const NEVER: Duration = Duration::from_mins(2);
+const NEVER: Duration = Duration::from_mins(5);
+/// How often positions are compared where that is what a test is about.
+const OFTEN: Duration = Duration::from_millis(100);
 const CATCH_UP: CatchUpLimits = CatchUpLimits { messages: 100_000, bytes: usize::MAX };
 const PLENTY: Limits = Limits { backlog_entries_max: 1_000_000, hot_messages: 100_000 };
 
@@ -110,12 +112,17 @@ fn open_store() -> (tempfile::TempDir, Arc<dyn Store>) {
 }
 
 impl Node {
+    /// One that does not compare positions by itself: what is found by that comes at any time.
     fn start(limits: Limits, linger: Duration) -> Self {
-        let (directory, store) = open_store();
-        Self { _directory: Some(directory), ..Self::with_store(store, limits, linger) }
+        Self::start_with(limits, linger, NEVER)
     }
 
-    fn with_store(store: Arc<dyn Store>, limits: Limits, linger: Duration) -> Self {
+    fn start_with(limits: Limits, linger: Duration, position_check: Duration) -> Self {
+        let (directory, store) = open_store();
+        Self { _directory: Some(directory), ..Self::with_store(store, limits, linger, position_check) }
+    }
+
+    fn with_store(store: Arc<dyn Store>, limits: Limits, linger: Duration, position_check: Duration) -> Self {
         let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Memory::new(4, limits)));
         let (repairs, repairs_failed) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let metrics = Arc::new(Metrics {
@@ -124,7 +131,7 @@ impl Node {
             ..Metrics::register()
         });
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let config = FeedConfig { shards: 2, linger, position_check: Duration::from_millis(100) };
+        let config = FeedConfig { shards: 2, linger, position_check };
         let feed = Feed::start(&config, &broker, &store, &metrics, &tracker, &stop);
         let (line, sink) = (Arc::new(Line::default()), feed.sink(|_| {}));
         let (carrying, end) = (Arc::clone(&line), Arc::clone(&sink));
@@ -422,7 +429,7 @@ struct History {
 
 impl History {
     fn new(store: Arc<dyn Store>) -> Self {
-        let mut node = Node::with_store(store, PLENTY, Duration::ZERO);
+        let mut node = Node::with_store(store, PLENTY, Duration::ZERO, OFTEN);
         let members = (0..MEMBERS).map(|_| (Stage::Out, node.member())).collect();
         Self { node, members, said: Vec::new(), is_cut: false }
     }
@@ -554,7 +561,7 @@ async fn a_gap_below_the_hot_tail_is_repaired_from_the_store() {
 
 #[tokio::test]
 async fn a_lost_end_is_found_by_comparing_positions() {
-    let mut node = Node::start(PLENTY, NEVER);
+    let mut node = Node::start_with(PLENTY, NEVER, OFTEN);
     let mut member = node.open_member().await;
     let mut said = node.say_times(1).await;
     node.line.lose(2);

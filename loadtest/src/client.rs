@@ -35,10 +35,9 @@ use crate::{
     },
 };
 
-/// Longest wait for the answer to a command, in seconds; the stock SDK's own limit.
-pub const COMMAND_SECONDS_MAX: u64 = 5;
-/// Longest wait for the WebSocket to open, in seconds.
-pub const OPEN_SECONDS_MAX: u64 = 5;
+/// Longest wait for the WebSocket to open, or for the answer to a command, in seconds, unless another is given. Far above what
+/// either takes: whoever has no other node to go to can only wait.
+pub const ANSWER_SECONDS_MAX: u64 = 60;
 /// How long after a ping was due the connection counts as dead, in seconds; the stock SDK's own limit.
 pub const PING_GRACE_SECONDS: u64 = 10;
 /// Most pushes that wait to be taken; beyond, the socket is not read.
@@ -53,7 +52,7 @@ pub enum ClientError {
     #[error("cannot connect: {0}")]
     Open(String),
     /// No answer came in time: the outcome is unknown.
-    #[error("no answer within {COMMAND_SECONDS_MAX} s")]
+    #[error("no answer in time")]
     Timeout,
     /// The connection ended: the outcome is unknown.
     #[error("connection closed")]
@@ -104,6 +103,7 @@ pub enum Push {
 pub struct Client {
     shared: Arc<Shared>,
     connected: Connected,
+    patience: Duration,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -127,8 +127,19 @@ impl Client {
     /// # Errors
     /// When the WebSocket cannot be opened, or the token is refused.
     pub async fn connect(url: &str, token: &str) -> Result<(Self, Pushes), ClientError> {
-        let open = timeout(Duration::from_secs(OPEN_SECONDS_MAX), open(url));
-        let socket = open.await.map_err(|_| ClientError::Timeout)??;
+        Self::connect_with(url, token, Duration::from_secs(ANSWER_SECONDS_MAX)).await
+    }
+
+    /// As [`Client::connect`], for somebody who waits no longer than `patience` for each answer.
+    ///
+    /// # Errors
+    /// When the WebSocket cannot be opened, or the token is refused.
+    pub async fn connect_with(
+        url: &str,
+        token: &str,
+        patience: Duration,
+    ) -> Result<(Self, Pushes), ClientError> {
+        let socket = timeout(patience, open(url)).await.map_err(|_| ClientError::Timeout)??;
         let (read, write) = socket.split(tokio::io::split);
         let (frames, frames_out) = mpsc::channel(FRAMES_MAX);
         let (pushes_in, pushes) = mpsc::channel(PUSHES_MAX);
@@ -137,14 +148,14 @@ impl Client {
             waiting: Mutex::new(Some(HashMap::new())),
             last_id: AtomicU32::new(0),
             answers_pings: AtomicBool::new(false),
-            silence_seconds_max: AtomicU64::new(COMMAND_SECONDS_MAX + PING_GRACE_SECONDS),
+            silence_seconds_max: AtomicU64::new(patience.as_secs() + PING_GRACE_SECONDS),
         });
         let reader = Reader { shared: shared.clone(), pushes: pushes_in };
         let tasks = [
             tokio::spawn(reader.run(FragmentCollectorRead::new(read))),
             tokio::spawn(write_frames(write, frames_out)),
         ];
-        let mut client = Self { shared, connected: Connected::default(), tasks };
+        let mut client = Self { shared, connected: Connected::default(), patience, tasks };
         client.connected = client.call("connect", &serde_json::json!({ "token": token })).await?;
         let Connected { ping, pong, .. } = client.connected;
         client.shared.answers_pings.store(pong, Ordering::Relaxed);
@@ -287,7 +298,7 @@ impl Client {
             self.shared.frames.send(frame).await.map_err(|_| ClientError::Closed)?;
             answer.await.map_err(|_| ClientError::Closed)
         };
-        let answer = timeout(Duration::from_secs(COMMAND_SECONDS_MAX), answer).await;
+        let answer = timeout(self.patience, answer).await;
         self.shared.forget(id);
         let mut answer = answer.map_err(|_| ClientError::Timeout)??;
         if let Some(error) = answer.error.take() {

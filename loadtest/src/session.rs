@@ -15,6 +15,8 @@ use crate::{
     wire::{Entry, Position, Sent, Subscribed},
 };
 
+/// Longest wait for one answer, in seconds: after it another node is tried. The stock SDK's own limit.
+pub const ANSWER_SECONDS_MAX: u64 = 5;
 /// Longest first wait before another try, in milliseconds; it doubles from try to try.
 pub const BACKOFF_FIRST_MS: u64 = 50;
 /// Longest wait before another try, in milliseconds.
@@ -44,7 +46,7 @@ impl Identity {
         let url = &self.urls[attempt % self.urls.len()];
         let token = self.tokens.token(url, &self.user).await;
         let token = token.map_err(|error| ClientError::Open(error.to_string()))?;
-        Client::connect(url, &token).await
+        Client::connect_with(url, &token, Duration::from_secs(ANSWER_SECONDS_MAX)).await
     }
 }
 
@@ -218,7 +220,7 @@ impl RetryingWriter {
     /// Starts to send `messages`, given as client id and body. Each acknowledgement adds one to `acked`.
     pub fn start(
         identity: Identity,
-        messages: Vec<(String, String)>,
+        messages: impl IntoIterator<Item = (String, String), IntoIter: Send> + Send + 'static,
         acked: Arc<watch::Sender<u64>>,
     ) -> Self {
         let writing = Writing {
@@ -227,7 +229,7 @@ impl RetryingWriter {
             connection: None,
             attempt: 0,
         };
-        Self { task: tokio::spawn(writing.run(messages, acked)) }
+        Self { task: tokio::spawn(writing.run(messages.into_iter(), acked)) }
     }
 
     /// Waits until every message is acknowledged, refused or given up.
@@ -247,7 +249,11 @@ struct Writing {
 }
 
 impl Writing {
-    async fn run(mut self, messages: Vec<(String, String)>, acked: Arc<watch::Sender<u64>>) -> WriterRecord {
+    async fn run(
+        mut self,
+        messages: impl Iterator<Item = (String, String)>,
+        acked: Arc<watch::Sender<u64>>,
+    ) -> WriterRecord {
         for (client_id, body) in messages {
             match self.send(&client_id, &body).await {
                 Ok(Sent { id, seq, time }) => {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +24,8 @@ pub const ASK_SECONDS_MAX: u64 = 60;
 pub const ASK_PAUSE_MS: u64 = 250;
 /// Messages on a page of the final reading.
 pub const HISTORY_PAGE: u32 = 100;
+/// Which part of its messages a writer has yet to send when it is told that it was enough.
+const REST: usize = 3;
 /// How often progress is reported, in milliseconds.
 pub const PROGRESS_MS: u64 = 500;
 
@@ -39,7 +42,7 @@ pub struct Options {
     pub writers: usize,
     /// Readers of each conversation.
     pub readers: usize,
-    /// Messages of each writer.
+    /// Messages of each writer, at least: see [`Run::enough`].
     pub messages: usize,
     /// What must have survived.
     pub durability: Durability,
@@ -59,7 +62,7 @@ impl Options {
         }
     }
 
-    /// How many messages will be acknowledged if nothing is refused.
+    /// How many messages will be acknowledged at least, if nothing is refused.
     pub fn total(&self) -> u64 {
         (self.conversations * self.writers * self.messages) as u64
     }
@@ -85,6 +88,7 @@ pub struct Run {
     options: Options,
     rooms: Vec<Room>,
     acked: watch::Receiver<u64>,
+    enough: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -123,7 +127,7 @@ pub async fn start(options: Options) -> Result<Run, VerifyError> {
         return Err(VerifyError::NoNode);
     }
     let (acked_in, acked) = watch::channel(0);
-    let acked_in = Arc::new(acked_in);
+    let (acked_in, enough) = (Arc::new(acked_in), CancellationToken::new());
     let mut rooms = Vec::with_capacity(options.conversations);
     for _ in 0..options.conversations {
         rooms.push(open_room(&options).await?);
@@ -133,11 +137,12 @@ pub async fn start(options: Options) -> Result<Run, VerifyError> {
         room.writers = (0..options.writers)
             .map(|writer| {
                 let identity = identity(&options, at + writer, &writer_name(writer), &room.conversation);
-                RetryingWriter::start(identity, messages(&options, writer), acked_in.clone())
+                let messages = messages(options.messages, writer, enough.clone());
+                RetryingWriter::start(identity, messages, acked_in.clone())
             })
             .collect();
     }
-    Ok(Run { options, rooms, acked })
+    Ok(Run { options, rooms, acked, enough })
 }
 
 impl Run {
@@ -151,7 +156,13 @@ impl Run {
         self.acked.clone().wait_for(|acked| *acked >= count).await.is_ok()
     }
 
-    /// Waits for the end and judges; every node that was named must show the same history.
+    /// Until this is said, the writers go on, so that whatever is done before happens in the middle. After it each writes the
+    /// rest of its messages, and at least a third of them.
+    pub fn enough(&self) {
+        self.enough.cancel();
+    }
+
+    /// Says that it was enough, waits for the end and judges; every node that was named must show the same history.
     pub async fn finish(self) -> Verdict {
         let urls = self.options.urls.clone();
         self.finish_at(&urls).await
@@ -159,6 +170,7 @@ impl Run {
 
     /// As [`Run::finish`], reading the final histories from these nodes alone, since others may be dead for good.
     pub async fn finish_at(self, urls: &[String]) -> Verdict {
+        self.enough();
         let mut verdict = Verdict::default();
         let mut evidences = JoinSet::new();
         for room in self.rooms {
@@ -314,13 +326,27 @@ fn reader_name(at: usize) -> String {
     format!("reader-{at}")
 }
 
-/// Bodies whose every byte matters: a number that floating point cannot hold, spaces, and text of several scripts.
-fn messages(options: &Options, writer: usize) -> Vec<(String, String)> {
+/// So many messages, or as many as are sent until it was enough, and a rest. Bodies whose every byte matters: a number that
+/// floating point cannot hold, spaces, and text of several scripts.
+fn messages(
+    count: usize,
+    writer: usize,
+    enough: CancellationToken,
+) -> impl Iterator<Item = (String, String)> + Send {
     let run = Uuid::new_v4().simple();
-    let body = |number: usize| {
+    let body = move |number: usize| {
         format!(
             r#"{{"writer": {writer}, "number":{number},"exact":9007199254740993,"text":"grüß 世界 🐦 \u00e9\n"}}"#
         )
     };
-    (0..options.messages).map(|number| (format!("{run}-{number}"), body(number))).collect()
+    let mut rest = count.div_ceil(REST);
+    let goes_on = move |number: &usize| {
+        if !enough.is_cancelled() {
+            return true;
+        }
+        let is_rest = rest > 0;
+        rest = rest.saturating_sub(1);
+        is_rest || *number < count
+    };
+    (0..).take_while(goes_on).map(move |number| (format!("{run}-{number}"), body(number)))
 }

@@ -26,7 +26,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
-use deploy::{PostgresOptions, PostgresServer, RedisOptions, RedisServer};
+use deploy::{Fsync, PostgresOptions, PostgresServer, RedisOptions, RedisServer};
 use persister::{Parts, PersisterConfig};
 use shared::{
     broker::redis::{RedisBroker, RedisConfig, tag},
@@ -139,7 +139,8 @@ fn main() -> anyhow::Result<()> {
 impl Place {
     async fn start(aof: &str) -> anyhow::Result<Self> {
         let extra = if aof == "off" { vec!["appendonly no".to_owned()] } else { Vec::new() };
-        let redis = RedisServer::start(RedisOptions { fsync_always: aof == "always", extra }).await?;
+        let fsync = if aof == "always" { Fsync::Always } else { Fsync::EverySecond };
+        let redis = RedisServer::start(RedisOptions { fsync, extra }).await?;
         let postgres = PostgresServer::start(PostgresOptions::default()).await?;
         let store = PostgresStore::connect(&postgres.create_database("starling").await?).await?;
         let store: Arc<dyn Store> = Arc::new(store);
@@ -339,7 +340,7 @@ impl Place {
 
     /// Starts a persister that owns all partitions and waits for the log to be opened.
     async fn persister(&self, flags: &Flags, sessions: usize) -> anyhow::Result<Persister> {
-        let (log, seen) = storing::Watched::over(Arc::clone(&self.log));
+        let (log, seen) = storing::Seen::over(Arc::clone(&self.log));
         let parts = Parts {
             log,
             store: Arc::clone(&self.store),

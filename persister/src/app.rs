@@ -13,7 +13,7 @@ use shared::{
 };
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
@@ -99,12 +99,18 @@ async fn try_connect(config: &Config) -> anyhow::Result<Parts> {
     Ok(Parts { log, store, publisher, config: config.persister.clone() })
 }
 
-async fn stop_on_signal(shutdown: CancellationToken) {
+/// Watches for signals from the call on, and not only once it is awaited: whoever sees this process answer may tell it to stop.
+fn stop_on_signal(shutdown: CancellationToken) -> impl Future<Output = ()> {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
-        tracing::error!("cannot listen for signals: only a kill stops this process");
-        return;
-    };
+    async move {
+        let (Ok(terminate), Ok(interrupt)) = signals else {
+            return tracing::error!("cannot listen for signals: only a kill stops this process");
+        };
+        stop_when_told(terminate, interrupt, shutdown).await;
+    }
+}
+
+async fn stop_when_told(mut terminate: Signal, mut interrupt: Signal, shutdown: CancellationToken) {
     for is_second in [false, true] {
         tokio::select! {
             _ = terminate.recv() => {}

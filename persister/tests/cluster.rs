@@ -1,10 +1,11 @@
 //! The binary over a real Redis and a real Postgres: killed at every point of a batch, and stopped politely.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use deploy::{
-    PostgresOptions, PostgresServer, Process, Program, RedisOptions, RedisServer, free_port, http_get,
+    PATIENCE, PostgresOptions, PostgresServer, Process, Program, RedisOptions, RedisServer, free_port,
+    http_get,
 };
 use shared::{
     broker::redis::{RedisBroker, RedisConfig},
@@ -19,8 +20,6 @@ use shared::{
 };
 
 const PARTITIONS: u16 = 8;
-/// Longest wait for something that must happen; only a failure waits for it.
-const DEADLINE: Duration = Duration::from_mins(1);
 /// How many conversations the messages are spread over.
 const CONVERSATIONS: usize = 10;
 
@@ -39,7 +38,7 @@ fn conversation(n: usize) -> ConversationId {
 
 impl Cluster {
     async fn start() -> Self {
-        let redis = RedisServer::start(RedisOptions::default()).await.unwrap();
+        let redis = RedisServer::start(RedisOptions::without_disk()).await.unwrap();
         let postgres = PostgresServer::start(PostgresOptions { fsync: false, ..PostgresOptions::default() })
             .await
             .unwrap();
@@ -125,15 +124,15 @@ async fn a_kill_at_any_point_of_a_batch_loses_nothing_and_stores_nothing_twice()
         cluster.publish(count..count + 100).await;
         count += 100;
         let mut killed = cluster.persister("killed", Some(failpoint));
-        let status = killed.wait_exit(DEADLINE).await.unwrap();
+        let status = killed.wait_exit(PATIENCE).await.unwrap();
         assert_eq!(status.code(), None, "{failpoint}: died by a signal\n{}", killed.log_tail());
         assert!(!cluster.is_log_empty().await, "{failpoint}: it died in the middle");
     }
     let mut heir = cluster.persister("heir", None);
-    heir.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    heir.wait_until("done", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     cluster.has_exactly(count).await;
     heir.terminate();
-    let status = heir.wait_exit(DEADLINE).await.unwrap();
+    let status = heir.wait_exit(PATIENCE).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", heir.log_tail());
 }
 
@@ -143,10 +142,10 @@ async fn a_second_persister_takes_over_from_one_that_is_killed() {
     let mut first = cluster.persister("first", None);
     let mut second = cluster.persister("second", None);
     cluster.publish(0..100).await;
-    second.wait_until("sharing", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    second.wait_until("sharing", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     first.kill9();
     cluster.publish(100..300).await;
-    second.wait_until("heir of everything", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    second.wait_until("heir of everything", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     cluster.has_exactly(300).await;
 }
 
@@ -167,12 +166,12 @@ async fn the_sessions_of_one_persister_share_the_partitions_and_outlive_each_oth
     // Each holds half of the partitions, and what says that it lives.
     let is_shared =
         async || shares().await.iter().map(|share| share.0).eq([i64::from(PARTITIONS) / 2 + 1; 2]);
-    persister.wait_until("sharing", DEADLINE, is_shared).await.unwrap();
+    persister.wait_until("sharing", PATIENCE, is_shared).await.unwrap();
     cluster.publish(0..100).await;
     let (_, pid) = shares().await[0];
     client.execute("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
     cluster.publish(100..200).await;
-    persister.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    persister.wait_until("done", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     cluster.has_exactly(200).await;
 }
 
@@ -181,21 +180,21 @@ async fn an_outage_of_either_server_is_outlived() {
     let mut cluster = Cluster::start().await;
     let mut persister = cluster.persister("p", None);
     cluster.publish(0..50).await;
-    persister.wait_until("working", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    persister.wait_until("working", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     cluster.postgres.kill9();
     cluster.publish(50..100).await;
     cluster.postgres.restart().await.unwrap();
-    persister.wait_until("past Postgres", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    persister.wait_until("past Postgres", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     cluster.has_exactly(100).await;
     persister.terminate();
-    assert_eq!(persister.wait_exit(DEADLINE).await.unwrap().code(), Some(0), "{}", persister.log_tail());
+    assert_eq!(persister.wait_exit(PATIENCE).await.unwrap().code(), Some(0), "{}", persister.log_tail());
 
     // What is in the log when Redis is killed is in its file, and is read when it is back.
     cluster.publish(100..150).await;
     cluster.redis.kill9();
     let mut persister = cluster.persister("q", None);
     cluster.redis.restart().await.unwrap();
-    persister.wait_until("past Redis", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    persister.wait_until("past Redis", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     cluster.has_exactly(150).await;
 }
 
@@ -234,7 +233,7 @@ async fn what_can_never_be_stored_is_put_aside_and_the_rest_is_stored() {
     }
     cluster.publish(10..20).await;
     let mut persister = cluster.persister("p", None);
-    persister.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    persister.wait_until("done", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     let stored = cluster.history(0).await;
     let kinds: Vec<&str> = stored.iter().map(|message| message.kind.as_str()).collect();
     assert_eq!(kinds, ["text", "text", "void"]);
@@ -253,9 +252,9 @@ async fn health_and_metrics_say_how_it_is() {
     let status =
         async |path: &str| http_get(&format!("http://{health}/{path}")).await.ok().map(|got| got.status);
     let mut persister = cluster.persister_at(&health, "p", None);
-    persister.wait_until("ready", DEADLINE, async || status("readyz").await == Some(200)).await.unwrap();
+    persister.wait_until("ready", PATIENCE, async || status("readyz").await == Some(200)).await.unwrap();
     cluster.publish(0..30).await;
-    persister.wait_until("done", DEADLINE, async || cluster.is_log_empty().await).await.unwrap();
+    persister.wait_until("done", PATIENCE, async || cluster.is_log_empty().await).await.unwrap();
     let metrics = async || http_get(&format!("http://{health}/metrics")).await.unwrap().body;
     // Its sessions may still be sharing the partitions out.
     let has_counted = async || {
@@ -264,7 +263,7 @@ async fn health_and_metrics_say_how_it_is() {
             .iter()
             .all(|line| text.contains(line))
     };
-    persister.wait_until("done counting", DEADLINE, has_counted).await.unwrap();
+    persister.wait_until("done counting", PATIENCE, has_counted).await.unwrap();
     let text = metrics().await;
     for line in [
         "starling_collisions_total 0",
@@ -278,10 +277,10 @@ async fn health_and_metrics_say_how_it_is() {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     cluster.postgres.kill9();
-    persister.wait_until("not ready", DEADLINE, async || status("readyz").await == Some(503)).await.unwrap();
+    persister.wait_until("not ready", PATIENCE, async || status("readyz").await == Some(503)).await.unwrap();
     assert_eq!(status("healthz").await, Some(200));
     let has_noticed = async || !metrics().await.contains("starling_persister_store_errors_total 0");
-    persister.wait_until("aware of it", DEADLINE, has_noticed).await.unwrap();
+    persister.wait_until("aware of it", PATIENCE, has_noticed).await.unwrap();
 }
 
 #[tokio::test]
@@ -289,10 +288,10 @@ async fn what_is_missing_is_said_and_help_has_examples() {
     let dir = tempfile::tempdir().unwrap();
     let program = |name: &str| Program::new(name, env!("CARGO_BIN_EXE_persister"));
     let mut bare = Process::spawn(&program("bare"), dir.path()).unwrap();
-    assert_eq!(bare.wait_exit(DEADLINE).await.unwrap().code(), Some(1));
+    assert_eq!(bare.wait_exit(PATIENCE).await.unwrap().code(), Some(1));
     let said = std::fs::read_to_string(bare.log_path()).unwrap();
     assert!(said.contains("REDIS_URL is not set"), "{said}");
     let mut help = Process::spawn(&program("help").arg("--help"), dir.path()).unwrap();
-    assert_eq!(help.wait_exit(DEADLINE).await.unwrap().code(), Some(0));
+    assert_eq!(help.wait_exit(PATIENCE).await.unwrap().code(), Some(0));
     assert!(std::fs::read_to_string(help.log_path()).unwrap().contains("Examples:"));
 }

@@ -118,13 +118,13 @@ async fn a_clean_stop_with_drain_leaves_nothing_in_the_log() {
 async fn two_share_the_partitions_and_one_takes_over() {
     let place = Place::new();
     let half = usize::from(PARTITIONS) / 2;
-    let (first_log, first) = Watched::over(Arc::clone(&place.log));
-    let (second_log, second) = Watched::over(Arc::clone(&place.log));
+    let (first_log, first) = Assigned::over(&place.log);
+    let (second_log, second) = Assigned::over(&place.log);
     let first_run = place.start("first", first_log);
-    eventually(async || (first.lock().len() == usize::from(PARTITIONS)).then_some(())).await;
+    eventually(async || (first.now().len() == usize::from(PARTITIONS)).then_some(())).await;
     let second_run = place.start("second", second_log);
     eventually(async || {
-        let (first, second) = (first.lock().clone(), second.lock().clone());
+        let (first, second) = (first.now(), second.now());
         (first.len() == half && second.len() == half && first.is_disjoint(&second)).then_some(())
     })
     .await;
@@ -134,7 +134,7 @@ async fn two_share_the_partitions_and_one_takes_over() {
     place.is_stored_and_log_is_empty(40).await;
     // As a kill does: nothing is released, the writer is merely gone.
     first_run.kill().await;
-    eventually(async || (second.lock().len() == usize::from(PARTITIONS)).then_some(())).await;
+    eventually(async || (second.now().len() == usize::from(PARTITIONS)).then_some(())).await;
     for n in 40..80 {
         place.publish(["a", "b", "c", "d", "e"][n % 5], n).await;
     }

@@ -5,43 +5,17 @@ mod support;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use shared::{
-    broker::{BrokerError, LogPosition},
-    domain::{MessageKind, Partition},
-    log::{Backlog, Log, LogEntry, LogReader},
-};
+use shared::{domain::MessageKind, log::LogEntry};
 use support::*;
 
-/// A log that notes what goes to the dead letters.
-struct Letters {
-    inner: Arc<dyn Log>,
-    bodies: Arc<Mutex<Vec<String>>>,
-}
+/// Notes the bodies of what goes to the dead letters.
+#[derive(Default)]
+struct Letters(Mutex<Vec<String>>);
 
-#[async_trait]
-impl Log for Letters {
-    fn partitions(&self) -> u16 {
-        self.inner.partitions()
-    }
-    async fn reader(&self) -> Result<Box<dyn LogReader>, BrokerError> {
-        self.inner.reader().await
-    }
-    async fn notify_stored(&self, notices: &[(Partition, LogPosition)]) -> Result<(), BrokerError> {
-        self.inner.notify_stored(notices).await
-    }
-    async fn dead_letter(
-        &self,
-        partition: Partition,
-        entry: &LogEntry,
-        reason: &str,
-    ) -> Result<(), BrokerError> {
-        self.bodies.lock().extend(bodies(&[entry.content.clone().unwrap()]));
-        self.inner.dead_letter(partition, entry, reason).await
-    }
-    async fn backlog(&self) -> Result<Vec<Backlog>, BrokerError> {
-        self.inner.backlog().await
+impl Watcher for Letters {
+    fn put_aside(&self, entry: &LogEntry) {
+        self.0.lock().extend(bodies(&[entry.content.clone().unwrap()]));
     }
 }
 
@@ -59,15 +33,14 @@ async fn persist(refuses: &str) -> (Vec<String>, Vec<String>) {
     for n in 1..=100 {
         place.publish("a", n).await;
     }
-    let letters = Arc::<Mutex<Vec<String>>>::default();
-    let log = Letters { inner: Arc::clone(&place.log), bodies: Arc::clone(&letters) };
-    let running = place.start("p", Arc::new(log));
+    let letters = Arc::<Letters>::default();
+    let running = place.start("p", watched(Arc::clone(&place.log), &letters));
     eventually(async || (place.backlog().await == 0).then_some(())).await;
     running.stop().await;
     let stored = place.history("a").await;
     let void = stored.iter().filter(|message| message.kind == MessageKind::VOID);
     assert!(void.clone().all(|message| message.client_id.is_none()));
-    let letters = letters.lock().clone();
+    let letters = letters.0.lock().clone();
     (bodies(&stored), letters)
 }
 

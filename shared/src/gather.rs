@@ -40,15 +40,21 @@ struct State<Q, A> {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// Asks by `ask`, for at most `together_max` items at once. It has to answer each, in their order, with `None` for one
-    /// that alone failed.
-    pub fn new<F, E>(together_max: usize, ask: impl Fn(Vec<Q>) -> F + Send + Sync + 'static) -> Arc<Self>
+    /// Asks `of` by `ask`, for at most `together_max` items at once. It has to answer each, in their order, with `None` for
+    /// one that alone failed.
+    pub fn new<C, F, E>(
+        of: &C,
+        together_max: usize,
+        ask: impl Fn(C, Vec<Q>) -> F + Send + Sync + 'static,
+    ) -> Arc<Self>
     where
+        C: Clone + Send + Sync + 'static,
         F: Future<Output = Result<Vec<Option<A>>, E>> + Send + 'static,
         E: Into<Unanswered> + Send,
     {
+        let of = of.clone();
         let ask: Ask<Q, A> = Box::new(move |items| {
-            let answers = ask(items);
+            let answers = ask(of.clone(), items);
             Box::pin(async move { answers.await.map_err(Into::into) })
         });
         let state = Mutex::new(State { waiting: Vec::new(), under_way: 0 });
@@ -117,15 +123,12 @@ mod tests {
 
     /// Doubles numbers, as soon as it may; notes how many went out together.
     fn doubling(gate: &Arc<Semaphore>, sizes: &Arc<Mutex<Vec<usize>>>) -> Arc<Gather<u32, u32>> {
-        let (gate, sizes) = (Arc::clone(gate), Arc::clone(sizes));
-        Gather::new(5, move |items: Vec<u32>| {
+        let of = (Arc::clone(gate), Arc::clone(sizes));
+        Gather::new(&of, 5, |(gate, sizes), items: Vec<u32>| async move {
             sizes.lock().push(items.len());
-            let gate = Arc::clone(&gate);
-            async move {
-                gate.acquire().await.map_err(|_| Unanswered("closed".to_owned()))?.forget();
-                assert!(!items.contains(&13), "unlucky");
-                Ok::<_, Unanswered>(items.into_iter().map(|item| (item != 7).then_some(2 * item)).collect())
-            }
+            gate.acquire().await.map_err(|_| Unanswered("closed".to_owned()))?.forget();
+            assert!(!items.contains(&13), "unlucky");
+            Ok::<_, Unanswered>(items.into_iter().map(|item| (item != 7).then_some(2 * item)).collect())
         })
     }
 

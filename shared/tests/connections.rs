@@ -4,8 +4,12 @@
 
 mod support_ports;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use deploy::eventually;
 use shared::{
     broker::sequence::Limits,
     connections::{
@@ -166,17 +170,30 @@ async fn who_dies_after_taking_is_followed_by_another<E: Connected>() {
 }
 
 async fn who_is_not_refreshed_is_gone<E: Connected>() {
+    const TTL: Duration = Duration::from_secs(1);
     let environment = E::new(Limits::default()).await;
-    let connections = environment.connections(500);
-    connections.enter(&[entry("alice", 1), entry("alice", 2)]).await.unwrap();
-    // One user is refreshed over and over, so only the other one vanishes.
+    let connections = environment.connections(1_000);
+    // A machine that stood still for as long as an entry lives has refreshed nobody, and begins anew.
     eventually(async || {
-        connections.enter(&[entry("bob", 3)]).await.unwrap();
-        (!state(&*connections, "alice").await.0).then_some(())
+        connections.enter(&[entry("alice", 1), entry("alice", 2)]).await.unwrap();
+        // One user is refreshed over and over, so only the other one vanishes.
+        let mut is_refreshed = true;
+        let gone = eventually(async || {
+            let began = Instant::now();
+            connections.enter(&[entry("bob", 3)]).await.unwrap();
+            let gone = taken(&*connections, 0).await;
+            is_refreshed &= began.elapsed() < TTL;
+            (!gone.is_empty()).then_some(gone)
+        })
+        .await;
+        if is_refreshed {
+            assert_eq!(gone, [user("alice")]);
+        }
+        is_refreshed.then_some(())
     })
     .await;
+    assert_eq!(state(&*connections, "alice").await, (false, false));
     assert!(connections.list(&user("alice"), 10).await.unwrap().is_empty());
-    assert_eq!(taken(&*connections, 0).await, [user("alice")]);
     eventually(async || (taken(&*connections, 0).await == [user("bob")]).then_some(())).await;
 }
 

@@ -7,6 +7,7 @@ mod support_ports;
 use std::time::Duration;
 
 use bytes::Bytes;
+use deploy::{PATIENCE, eventually};
 use shared::{
     broker::{Accepted, LogPosition, sequence::Limits},
     domain::{Epoch, Message, Partition, Seq},
@@ -84,7 +85,7 @@ async fn a_reader_waits_for_what_comes<E: Environment>() {
         open(&*broker, 0).await;
         accept(&*broker, named("a", "1")).await
     };
-    let (read, accepted) = tokio::join!(reader.read(10, DEADLINE), publish);
+    let (read, accepted) = tokio::join!(reader.read(10, PATIENCE), publish);
     let read = messages(&read.unwrap(), partition("a"));
     let publish = named("a", "1");
     let message = publish.payload.at(publish.conversation, Seq(1), Seq(0), accepted.time);
@@ -258,7 +259,7 @@ async fn a_log_that_was_lost_and_whose_clock_went_back_is_read_from_its_head() {
     open(&*broker, 1).await;
     let accepted = accept(&*broker, unnamed("a")).await;
     assert!(accepted.position.entry < newest.entry && accepted.position > newest);
-    let read = messages(&reader.read(10, DEADLINE).await.unwrap(), partition("a"));
+    let read = messages(&reader.read(10, PATIENCE).await.unwrap(), partition("a"));
     assert_eq!(read.iter().map(|entry| entry.0).collect::<Vec<_>>(), [accepted.position]);
 }
 
@@ -276,7 +277,7 @@ async fn a_reader_that_waits_notices_a_lost_log_by_itself() {
     let () = redis_command(&environment, &["FLUSHALL"]).await;
     open(&*broker, 1).await;
     let accepted = accept(&*broker, unnamed("a")).await;
-    let read = messages(&reader.read(10, DEADLINE).await.unwrap(), partition("a"));
+    let read = messages(&reader.read(10, PATIENCE).await.unwrap(), partition("a"));
     assert_eq!(read.iter().map(|entry| entry.0).collect::<Vec<_>>(), [accepted.position]);
 }
 
@@ -289,7 +290,7 @@ async fn after_a_crash_of_redis_a_reader_starts_over() {
     let mut reader = reader(&*log).await;
     assert_eq!(drain(&mut *reader).await.len(), 1);
     environment.server.kill9();
-    assert!(reader.read(10, DEADLINE).await.is_err());
+    assert!(reader.read(10, PATIENCE).await.is_err());
     assert_eq!(reader.trim(&[(partition("a"), accepted.position)]).await.unwrap(), [Trimmed::Changed]);
     environment.server.restart().await.unwrap();
     let read = eventually(async || reader.read(10, SHORT).await.ok().filter(|read| !read.is_empty())).await;
@@ -309,7 +310,7 @@ async fn entries_without_an_epoch_wait_until_there_is_one() {
     let mut reader = reader(&*log).await;
     assert!(reader.read(10, SHORT).await.unwrap().is_empty());
     open(&*broker, 1).await;
-    let read = messages(&reader.read(10, DEADLINE).await.unwrap(), partition("a"));
+    let read = messages(&reader.read(10, PATIENCE).await.unwrap(), partition("a"));
     assert_eq!(read[0].0, accepted.position);
     assert_eq!(reader.trim(&[(partition("a"), accepted.position)]).await.unwrap(), [Trimmed::Done]);
 }

@@ -6,6 +6,7 @@ mod support_ports;
 
 use std::collections::HashSet;
 
+use deploy::eventually;
 use shared::{
     broker::sequence::Limits,
     domain::{Body, ClientInfo, ConnectionId, UserId},
@@ -122,12 +123,11 @@ async fn who_is_not_refreshed_vanishes<E: Present>() {
     // One is refreshed over and over, so only the others vanish.
     eventually(async || {
         let there = presence.enter(&[entry("a", "bob", 7_000)]).await.unwrap();
-        (there == [1]).then_some(())
+        let counted = presence.stats(&conversation("a")).await.unwrap();
+        let listed = presence.list(&conversation("a"), 10).await.unwrap();
+        (there == [1] && counted == stats(1, 1) && listed == [client("bob", 7_000)]).then_some(())
     })
     .await;
-    eventually(async || (presence.stats(&conversation("a")).await.unwrap() == stats(1, 1)).then_some(()))
-        .await;
-    assert_eq!(presence.list(&conversation("a"), 10).await.unwrap(), [client("bob", 7_000)]);
     eventually(async || presence.list(&conversation("a"), 10).await.unwrap().is_empty().then_some(())).await;
     assert_eq!(presence.stats(&conversation("a")).await.unwrap(), stats(0, 0));
 }

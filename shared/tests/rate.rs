@@ -4,6 +4,7 @@
 
 mod support_ports;
 
+use deploy::eventually;
 use shared::{
     broker::sequence::Limits,
     domain::UserId,

@@ -6,6 +6,7 @@ mod support_ports;
 
 use std::{sync::Arc, time::Duration};
 
+use deploy::eventually;
 use shared::{
     broker::sequence::Limits,
     domain::{ConversationId, Seq, UserId},
@@ -73,10 +74,5 @@ async fn it_is_kept_for_its_time<E: Recovering>() {
     let environment = E::new(Limits::default()).await;
     let recovery = environment.recovery();
     recovery.keep(&user("a"), "secret", &session(1), Duration::from_secs(1)).await.unwrap();
-    let gone = async {
-        while recovery.find(&user("a"), "secret").await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, gone).await.unwrap();
+    eventually(async || recovery.find(&user("a"), "secret").await.unwrap().is_none().then_some(())).await;
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use deploy::{RedisCluster, RedisClusterOptions, RedisOptions, RedisServer};
+use deploy::{PATIENCE, RedisCluster, RedisClusterOptions, RedisOptions, RedisServer, eventually};
 use shared::{
     broker::{
         Accepted, Audience, Broker, EntryId, Inbound, Publication, Publish,
@@ -38,12 +38,13 @@ struct Servers {
 
 impl Servers {
     async fn start(replicas: usize) -> Self {
-        let options = RedisClusterOptions { replicas, ..RedisClusterOptions::default() };
+        let server = RedisOptions::without_disk();
+        let options = RedisClusterOptions { replicas, server, ..RedisClusterOptions::default() };
         let cluster = RedisCluster::start(options).await.unwrap();
         let config = RedisConfig {
             partitions: PARTITIONS,
             limits: Limits { hot_messages: 10_000, ..Limits::default() },
-            response_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(4),
             ..RedisConfig::new(cluster.url())
         };
         Self { cluster, config }
@@ -87,7 +88,7 @@ fn name_in(which: Partition) -> String {
 async fn publish(broker: &dyn Broker, publish: Publish, epochs: &AtomicU32) -> Accepted {
     let partition = Partition::of(&publish.conversation, PARTITIONS);
     let publish = Publish { checked: true, ..seeded(publish, 0) };
-    let deadline = tokio::time::Instant::now() + DEADLINE;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         assert!(tokio::time::Instant::now() < deadline, "it is never accepted");
         match broker.publish(&publish).await {
@@ -149,7 +150,7 @@ async fn a_slot_takes_everything_along_when_it_moves() {
     let log = RedisLog::new(servers.config.clone()).unwrap();
     let mut reader = log.reader().await.unwrap();
     reader.assign(&[moved]);
-    assert_eq!(reader.read(10, DEADLINE).await.unwrap()[0].entries[0].position, first.position);
+    assert_eq!(reader.read(10, PATIENCE).await.unwrap()[0].entries[0].position, first.position);
 
     servers.move_on(servers.slot_of(moved).await).await;
     reconnected(&mut ear).await;
@@ -189,7 +190,7 @@ async fn log_goes_on(log: &RedisLog, reader: &mut dyn LogReader, which: Partitio
     let last = all.last().unwrap().position;
     let mut read = Vec::new();
     while !read.ends_with(&all.iter().map(|accepted| accepted.position).collect::<Vec<_>>()) {
-        let batches = reader.read(10, DEADLINE).await.unwrap();
+        let batches = reader.read(10, PATIENCE).await.unwrap();
         read.extend(batches.iter().flat_map(|batch| batch.entries.iter().map(|entry| entry.position)));
     }
     eventually(async || reader.trim(&[(which, last)]).await.ok()).await;

@@ -5,7 +5,7 @@ mod support_ports;
 
 use std::time::Duration;
 
-use deploy::TcpProxy;
+use deploy::{TcpProxy, eventually};
 use shared::{
     broker::{EntryId, redis::RedisConfig, sequence::Limits},
     domain::UserId,

@@ -9,23 +9,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
-use deploy::PostgresServer;
+use deploy::{PostgresServer, eventually};
 use shared::{
     broker::{EntryId, LogPosition},
-    domain::{
-        Body, ClientMessageId, ConversationId, Direction, Epoch, Message, MessageId, MessageKind, Partition,
-        Seq, UserId,
-    },
+    domain::{Body, ClientMessageId, Direction, Epoch, Message, MessageId, MessageKind, Partition, Seq},
     store::{
         Committed, HistoryRange, Store, StoreError, Writer, postgres::PostgresStore, sqlite::SqliteStore,
     },
 };
 use uuid::Uuid;
 
-use support_store::Bed;
+use support_store::{Bed, room, user};
 
 async fn suite(bed: &Bed) {
     installation_and_partitions_are_fixed_once(bed).await;
@@ -43,23 +39,7 @@ async fn suite(bed: &Bed) {
     bodies_are_carried_byte_for_byte(bed).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sqlite() {
-    suite(&Bed::Sqlite(tempfile::tempdir().unwrap())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres() {
-    suite(&Bed::postgres().await).await;
-}
-
-fn room(name: &str) -> ConversationId {
-    ConversationId::parse(name).unwrap()
-}
-
-fn user(name: &str) -> UserId {
-    UserId::parse(name).unwrap()
-}
+on_both_stores!();
 
 /// The message `name` of a conversation, at `seq`, after `prev`.
 fn message(name: &str, seq: u64, prev: u64) -> Message {
@@ -103,19 +83,8 @@ fn seqs(messages: &[Message]) -> Vec<u64> {
     messages.iter().map(|message| message.seq.0).collect()
 }
 
-/// Waits until `is_so`; what the wait is for comes by itself, or the test fails.
-async fn eventually(mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..600 {
-        if is_so().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("it never came");
-}
-
 async fn lock_eventually(writer: &mut Box<dyn Writer>, partition: Partition) {
-    eventually(async || writer.lock(partition).await.unwrap()).await;
+    eventually(async || writer.lock(partition).await.unwrap().then_some(())).await;
 }
 
 async fn installation_and_partitions_are_fixed_once(bed: &Bed) {
@@ -323,7 +292,7 @@ async fn partitions_have_one_owner(bed: &Bed) {
     assert!(!b.lock(two).await.unwrap());
     drop(a);
     lock_eventually(&mut b, two).await;
-    eventually(async || b.beat().await.unwrap() == 1).await;
+    eventually(async || (b.beat().await.unwrap() == 1).then_some(())).await;
 }
 
 async fn history_in_both_directions(bed: &Bed) {
@@ -505,7 +474,7 @@ async fn a_crash_of_postgres_is_survived() {
     }
     server.restart().await.unwrap();
     // The same store goes on; the session is lost.
-    eventually(async || store.ping().await.is_ok()).await;
+    eventually(async || store.ping().await.ok()).await;
     assert!(writer.beat().await.is_err());
     assert_eq!(history(&*store).await, [message("one", 1, 0)]);
     assert_eq!(store.claim_epoch(Partition(0)).await.unwrap().epoch, Epoch(claim.epoch.0 + 1));

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use shared::{
     domain::{
-        Body, Change, ChangeAction, ConversationId, ConversationSummary, Direction, ListCursor, Message,
-        MessageId, MessageKind, MessageState, Receipt, Role, Seq, UNREAD_MAX, UserId,
+        Body, Change, ChangeAction, ConversationSummary, Direction, ListCursor, Message, MessageId,
+        MessageKind, MessageState, Receipt, Role, Seq, UNREAD_MAX, UserId,
     },
     store::{
         Changed, Conversation, HistoryRange, Marked, MembersChange, Membership, Standing, Store, StoreError,
     },
 };
-use support_store::Bed;
+use support_store::{Bed, room, user};
 use uuid::Uuid;
 
 async fn suite(bed: &Bed) {
@@ -33,23 +33,7 @@ async fn suite(bed: &Bed) {
     what_is_stored_again_changes_nothing(bed).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sqlite() {
-    suite(&Bed::Sqlite(tempfile::tempdir().unwrap())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres() {
-    suite(&Bed::postgres().await).await;
-}
-
-fn room(name: &str) -> ConversationId {
-    ConversationId::parse(name).unwrap()
-}
-
-fn user(name: &str) -> UserId {
-    UserId::parse(name).unwrap()
-}
+on_both_stores!();
 
 fn users(names: &[&str]) -> Vec<UserId> {
     names.iter().map(|name| user(name)).collect()

@@ -7,7 +7,7 @@ use shared::{
     domain::{Body, ConversationId, Message, MessageId, MessageKind, Role, Seq, UserId},
     store::Conversation,
 };
-use support_store::Bed;
+use support_store::{Bed, room, user};
 use uuid::Uuid;
 
 async fn suite(bed: &Bed) {
@@ -15,19 +15,7 @@ async fn suite(bed: &Bed) {
     who_shares_a_conversation(bed).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sqlite() {
-    suite(&Bed::Sqlite(tempfile::tempdir().unwrap())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres() {
-    suite(&Bed::postgres().await).await;
-}
-
-fn user(name: &str) -> UserId {
-    UserId::parse(name).unwrap()
-}
+on_both_stores!();
 
 async fn when_users_were_last_seen(bed: &Bed) {
     let store = bed.make("last_seen").await;
@@ -53,7 +41,7 @@ async fn who_shares_a_conversation(bed: &Bed) {
     };
     assert!(!shares("ann", "bob").await);
     let conversation = Conversation {
-        id: ConversationId::parse("team").unwrap(),
+        id: room("team"),
         kind: "group".to_owned(),
         name: None,
         members: ["ann", "bob"].map(|name| (user(name), Role::MEMBER)).into(),

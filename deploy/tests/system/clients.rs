@@ -13,7 +13,7 @@ use crate::{
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/tests/clients");
 const CHAT_APP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway/examples/centrifuge-chat");
 /// Each script gives up by itself before.
-const SCRIPT_TIMEOUT: Duration = Duration::from_mins(3);
+const SCRIPT_TIMEOUT: Duration = Duration::from_mins(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_clients_and_a_browser_on_two_nodes() {

@@ -3,9 +3,9 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use loadtest::check::Durability;
+use loadtest::{check::Durability, verify::Run};
 
-use crate::support::{PATIENCE, Stage, Traffic, eventually, metric, seen};
+use crate::support::{PATIENCE, Stage, Traffic, assert_goes_on, eventually, metric, seen};
 
 /// The signal of `abort`, by which a process ends at its failpoint.
 const SIGABRT: i32 = 6;
@@ -13,15 +13,13 @@ const SIGABRT: i32 = 6;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_is_killed() {
     let mut stage = Stage::start(|_| {}).await;
-    let traffic = Traffic::default();
     let mut acked = 0;
     for victim in 0..2 {
-        let run = stage.traffic(traffic).await;
-        traffic.wait_middle(&run).await;
-        stage.kill_gateway(victim);
-        traffic.assert_unfinished(&run);
-        stage.restart_gateway(victim).await.unwrap();
-        acked += traffic.finish(run).await.acked;
+        let killed = async |stage: &mut Stage, _: &Run| {
+            stage.kill_gateway(victim);
+            stage.restart_gateway(victim).await.unwrap();
+        };
+        acked += stage.amid(Traffic::default(), killed).await;
     }
     stage.wait_stored(acked).await;
 }
@@ -29,17 +27,15 @@ async fn a_gateway_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateways_are_restarted_one_after_the_other() {
     let mut stage = Stage::start(|_| {}).await;
-    let traffic = Traffic::default();
     let mut acked = 0;
     for victim in 0..2 {
-        let run = stage.traffic(traffic).await;
-        traffic.wait_middle(&run).await;
-        stage.gateway(victim).terminate();
-        traffic.assert_unfinished(&run);
-        let status = stage.gateway(victim).wait_exit(PATIENCE).await.unwrap();
-        assert!(status.success(), "{status}");
-        stage.restart_gateway(victim).await.unwrap();
-        acked += traffic.finish(run).await.acked;
+        let restarted = async |stage: &mut Stage, _: &Run| {
+            stage.gateway(victim).terminate();
+            let status = stage.gateway(victim).wait_exit(PATIENCE).await.unwrap();
+            assert!(status.success(), "{status}");
+            stage.restart_gateway(victim).await.unwrap();
+        };
+        acked += stage.amid(Traffic::default(), restarted).await;
     }
     stage.wait_stored(acked).await;
 }
@@ -79,15 +75,13 @@ async fn the_persister_is_killed_at_each_step() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_keeps_its_file() {
     let mut stage = Stage::start(|_| {}).await;
-    let traffic = Traffic::default();
     let mut acked = 0;
     for _ in 0..2 {
-        let run = stage.traffic(traffic).await;
-        traffic.wait_middle(&run).await;
-        stage.redis().kill9();
-        traffic.assert_unfinished(&run);
-        stage.redis().restart().await.unwrap();
-        acked += traffic.finish(run).await.acked;
+        let killed = async |stage: &mut Stage, _: &Run| {
+            stage.redis().kill9();
+            stage.redis().restart().await.unwrap();
+        };
+        acked += stage.amid(Traffic::default(), killed).await;
     }
     stage.wait_stored(acked).await;
 }
@@ -95,33 +89,23 @@ async fn redis_is_killed_and_keeps_its_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_is_killed() {
     let mut stage = Stage::start(|_| {}).await;
-    let traffic = Traffic::default();
-    let run = stage.traffic(traffic).await;
-    traffic.wait_middle(&run).await;
-    stage.postgres().kill9();
-    traffic.assert_unfinished(&run);
-    // What is being said goes on; it waits in the log.
-    let next = run.acked() + 1;
-    let goes_on = tokio::time::timeout(PATIENCE, run.wait_acked(next)).await;
-    assert_eq!(goes_on, Ok(true), "without Postgres nothing is accepted");
-    stage.postgres().restart().await.unwrap();
-    let acked = traffic.finish(run).await.acked;
+    let killed = async |stage: &mut Stage, run: &Run| {
+        stage.postgres().kill9();
+        // What is being said goes on; it waits in the log.
+        assert_goes_on(run, "without Postgres nothing is accepted").await;
+        stage.postgres().restart().await.unwrap();
+    };
+    let acked = stage.amid(Traffic::default(), killed).await;
     stage.wait_stored(acked).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_loses_everything_while_the_gateways_live() {
-    let stage = Stage::start(|_| {}).await;
-    let traffic = Traffic::default();
+    let mut stage = Stage::start(|_| {}).await;
     let mut acked = 0;
     for _ in 0..2 {
-        let run = stage.traffic(traffic).await;
-        traffic.wait_middle(&run).await;
-        let client = redis::Client::open(stage.redis_url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let () = redis::cmd("FLUSHALL").query_async(&mut connection).await.unwrap();
-        traffic.assert_unfinished(&run);
-        acked += traffic.finish(run).await.acked;
+        let lost = async |stage: &mut Stage, _: &Run| stage.flush().await;
+        acked += stage.amid(Traffic::default(), lost).await;
     }
     stage.wait_stored(acked).await;
 }

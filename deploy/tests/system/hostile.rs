@@ -67,10 +67,12 @@ fn pour(address: &str) {
 
 /// Many clients that say that 64 MiB are coming.
 fn announce(address: &str) {
-    let mut clients: Vec<_> = (0..CROWD).map(|_| open(address)).collect();
-    for client in &mut clients {
+    let announced = |_| {
+        let mut client = open(address);
         client.write(&[0x81, 0xff, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]).unwrap();
-    }
+        client
+    };
+    let mut clients: Vec<_> = (0..CROWD).map(announced).collect();
     for client in &mut clients {
         assert_eq!(client.close_code().unwrap(), 1009);
     }

@@ -105,14 +105,14 @@ async fn presence_comes_back_after_redis_has_lost_it() {
     let (bob, _to_bob) = connect(&stage.gateway_url(1), "bob").await.unwrap();
     told(&mut to_alice, true).await;
 
-    flush(&stage).await;
+    stage.flush().await;
     eventually("bob is online again", async || {
         seen(is_online(&alice).await && devices(&stage).await.len() == 1, || "not yet".to_owned())
     })
     .await;
 
     // Who leaves before anybody has entered again what was lost is missed by nobody.
-    flush(&stage).await;
+    stage.flush().await;
     drop(bob);
     told(&mut to_alice, false).await;
     wait_devices(&stage, 0).await;
@@ -129,6 +129,8 @@ async fn who_types_and_calls_is_heard_on_the_other_node() {
     let call = json!({ "conversation": CHAT, "name": "call_offer", "data": { "sdp": 1 }, "to": "bob" });
     let _: Value = alice.rpc("signal", &call).await.unwrap();
     event(&mut to_bob, "user:bob", |data| data["name"] == "call_offer" && data["conversation"] == CHAT).await;
+    // Said again: it ends by itself after a while.
+    let _: Value = alice.rpc("typing", &json!({ "conversation": CHAT })).await.unwrap();
     drop(alice);
     event(&mut to_bob, CHAT, |data| *data == json!({ "user": "alice", "typing": false })).await;
 }
@@ -151,10 +153,4 @@ async fn a_message_raises_the_count_of_who_follows_nothing() {
     for pushes in [&mut to_phone, &mut to_desk] {
         event(pushes, "user:bob", |data| *data == count(0)).await;
     }
-}
-
-async fn flush(stage: &Stage) {
-    let client = redis::Client::open(stage.redis_url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
 }

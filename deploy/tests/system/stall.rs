@@ -30,7 +30,8 @@ fn identity(url: &str, user: &str) -> Identity {
 
 fn writer(url: &str, user: &str, phase: &str, acked: &Arc<watch::Sender<u64>>) -> RetryingWriter {
     let message = |number| (format!("{phase}-{number}"), format!(r#"{{"number":{number}}}"#));
-    RetryingWriter::start(identity(url, user), (0..MESSAGES).map(message).collect(), Arc::clone(acked))
+    let messages: Vec<_> = (0..MESSAGES).map(message).collect();
+    RetryingWriter::start(identity(url, user), messages, Arc::clone(acked))
 }
 
 async fn readiness(stage: &Stage, gateway: usize, status: u16) {

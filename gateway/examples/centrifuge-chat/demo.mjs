@@ -14,7 +14,7 @@ if (!URLS.length) {
 }
 const { TOKEN_SECRET, API_KEY } = process.env;
 /** Longest wait for one thing, in milliseconds. */
-const WAIT_MS_MAX = 20_000;
+const WAIT_MS_MAX = 60_000;
 
 const run = randomBytes(3).toString('hex');
 const [ann, bob, carl, dora] = ['ann', 'bob', 'carl', 'dora'].map((name) => `${name}-${run}`);

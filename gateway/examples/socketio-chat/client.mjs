@@ -3,7 +3,7 @@
 import { io } from 'socket.io-client';
 
 /** Longest wait for an answer, in milliseconds. */
-const ANSWER_MS_MAX = 15_000;
+const ANSWER_MS_MAX = 30_000;
 
 export class Chat {
   /** Conversation id → what is known of it. */

@@ -7,10 +7,10 @@ import { openLink } from './link.mjs';
 import { Transcript } from './transcript.mjs';
 
 /** Longest wait for something that must happen, and for the whole scenario, in milliseconds. */
-const WAIT_MS_MAX = 20_000;
-const SCENARIO_MS_MAX = 90_000;
+const WAIT_MS_MAX = 60_000;
+const SCENARIO_MS_MAX = 130_000;
 /** Long enough for the next poll to be under way, in milliseconds. */
-const CALM_MS = 200;
+const CALM_MS = 1_000;
 const TRANSPORTS = {
   polling: { transports: ['polling'] },
   websocket: { transports: ['websocket'] },

@@ -30,7 +30,7 @@ use crate::{
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Health, Origins, Routes, health_router, public_router},
-    limits::{self, Limiter},
+    limits::{self, Limiter, Turns},
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
@@ -48,6 +48,7 @@ use crate::{
 /// When it cannot start: a port is taken, a setting makes no sense, or a file cannot be opened.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init_tracing(config.log_format);
+    let mut told_to_stop = pin!(shutdown::signal());
     let numbers = telemetry::install_metrics().context("cannot count")?;
     let keys = Keys::load(&config)?;
     let metrics = Arc::new(Metrics::register());
@@ -55,7 +56,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let tasks = Tasks::default();
     let health = Arc::new(Health::default());
     let health_address = tasks.watch(listen(config.health_listen)?, &health, numbers.clone())?;
-    let mut told_to_stop = pin!(shutdown::signal());
     let ground = tokio::select! {
         ground = Ground::reach(&config, &metrics) => ground?,
         () = &mut told_to_stop => return Ok(()),
@@ -105,7 +105,8 @@ impl Tasks {
         let address = listener.local_addr()?;
         let routes = health_router(Arc::clone(health), move || numbers.render());
         let (stopping, background) = (self.stopping.clone(), self.background.clone());
-        let served = socket::serve(listener, routes, AcceptLimits::default(), stopping, background);
+        let (allowed, turns) = (AcceptLimits::default(), Turns::default());
+        let served = socket::serve(listener, routes, allowed, turns, stopping, background);
         self.background.spawn(served);
         Ok(address)
     }
@@ -210,7 +211,8 @@ impl App {
         let accept = AcceptLimits { connections_per_address_max, ..accept };
         let router = public_router(self.routes.clone());
         let (closing, connections) = (self.tasks.closing.clone(), self.tasks.connections.clone());
-        self.tasks.connections.spawn(socket::serve(public, router, accept, closing, connections));
+        let turns = self.node.limiter.coming().clone();
+        self.tasks.connections.spawn(socket::serve(public, router, accept, turns, closing, connections));
         self.health.serve(Arc::clone(&self.node.feed), Arc::clone(&self.node.revocable));
     }
 

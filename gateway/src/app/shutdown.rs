@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::domain::Disconnect;
-use tokio::signal::unix::{SignalKind, signal as on};
+use tokio::signal::unix::{Signal, SignalKind, signal as on};
 use tokio_util::task::TaskTracker;
 
 use crate::heartbeat::Heartbeat;
@@ -19,15 +19,22 @@ const DRAIN_STEPS: usize = 20;
 /// The exit code after a second signal: as a shell says of a program ended by SIGINT.
 const EXIT_AT_ONCE: i32 = 130;
 
-/// Waits for SIGTERM or SIGINT. A second one ends the process at once.
-pub async fn signal() {
-    let (mut terminate, mut interrupt) = match (on(SignalKind::terminate()), on(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "cannot listen for signals: stop this process with SIGKILL");
-            return std::future::pending().await;
+/// Waits for SIGTERM or SIGINT, from the call on and not only once it is awaited: whoever sees this process answer may tell it to
+/// stop. A second one ends the process at once.
+pub fn signal() -> impl Future<Output = ()> {
+    let watched = (on(SignalKind::terminate()), on(SignalKind::interrupt()));
+    async move {
+        match watched {
+            (Ok(terminate), Ok(interrupt)) => told(terminate, interrupt).await,
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "cannot listen for signals: stop this process with SIGKILL");
+                std::future::pending::<()>().await;
+            }
         }
-    };
+    }
+}
+
+async fn told(mut terminate: Signal, mut interrupt: Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

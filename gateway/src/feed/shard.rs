@@ -14,7 +14,7 @@ use shared::{
     broker::Broker,
     clock,
     domain::{ClientInfo, ConnectionId, ConversationId, Event, Message, Seq, UserId},
-    record::decode_live,
+    record::{decode_live, is_coming_or_going},
     store::Store,
 };
 use tokio::{
@@ -205,7 +205,8 @@ impl Shard {
     }
 
     fn decode(&self, conversation: &ConversationId, record: &Bytes) -> Option<Event> {
-        if !self.topics.contains_key(conversation) {
+        let topic = self.topics.get(conversation)?;
+        if is_coming_or_going(record) && !topic.room.wants_comings_and_goings() {
             return None;
         }
         match decode_live(conversation, record) {

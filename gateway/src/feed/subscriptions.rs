@@ -5,8 +5,8 @@ use std::sync::Arc;
 use shared::{broker::Broker, domain::ConversationId};
 use tokio::sync::mpsc;
 
-/// Most wishes that go into one call.
-const BATCH_MAX: usize = 512;
+/// Most wishes that go into one call: what is published meanwhile arrives behind their confirmations.
+const BATCH_MAX: usize = 128;
 
 /// What a shard wants of one conversation's channel.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,19 +22,23 @@ use crate::{
         engineio::{Engine, EngineConfig, Make},
         socketio::SocketIo,
     },
+    limits::Turns,
     outbox::{Outbox, OutboxContext, OutboxLimits, OutboxMetrics},
     socket::{self, AcceptLimits},
 };
 
-/// What the suites expect of the server they test.
-const SUITE: EngineConfig = EngineConfig {
-    ping_interval: Duration::from_millis(300),
-    ping_timeout: Duration::from_millis(200),
-    payload_bytes_max: 1_000_000,
-    body_time_max: Duration::from_secs(30),
-    connect_time_max: Duration::from_secs(1),
-    farewell,
-};
+/// What the suites expect of the server they test, so many times slower.
+fn suite(pace: u32) -> EngineConfig {
+    EngineConfig {
+        ping_interval: Duration::from_millis(300) * pace,
+        ping_timeout: Duration::from_millis(200) * pace,
+        payload_bytes_max: 1_000_000,
+        body_time_max: Duration::from_secs(30),
+        connect_time_max: Duration::from_secs(1) * pace,
+        farewell,
+    }
+}
+
 /// Bytes that may wait for one client: several payloads of the largest size.
 const OUTBOX_BYTES_MAX: usize = 8_000_000;
 
@@ -64,20 +68,21 @@ impl Echo {
         }
     }
 
-    /// Serves until `shutdown`.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+    /// Serves until `shutdown`, with times that are `pace` times as long as the official suites have them.
+    pub async fn serve(self, listener: TcpListener, pace: u32, shutdown: CancellationToken) {
         let tracker = TaskTracker::new();
         let limits = OutboxLimits { bytes_max: OUTBOX_BYTES_MAX, ..OutboxLimits::default() };
         let outboxes = OutboxContext::new(limits, OutboxMetrics::register(), tracker.clone());
         let node = NodeId::parse("echo").expect("it is an id");
-        let engine = Engine::new(SUITE, node, outboxes, tracker.clone());
+        let engine = Engine::new(suite(pace), node, outboxes, tracker.clone());
         let (turning, stopping) = (Arc::clone(&engine), shutdown.clone());
         tracker.spawn(async move { turning.run(&stopping).await });
         let router = Router::new().fallback(move |request: Request| {
             let engine = Arc::clone(&engine);
             async move { open_to_all(request, async |request| self.answer(&engine, request).await).await }
         });
-        socket::serve(listener, router, AcceptLimits::default(), shutdown, tracker.clone()).await;
+        socket::serve(listener, router, AcceptLimits::default(), Turns::default(), shutdown, tracker.clone())
+            .await;
         tracker.close();
         tracker.wait().await;
     }

@@ -98,6 +98,11 @@ impl Room {
         self.members.len()
     }
 
+    /// Whether somebody here wants to see others join and leave.
+    pub fn wants_comings_and_goings(&self) -> bool {
+        self.members.iter().any(|member| member.wants_all)
+    }
+
     /// Lets a member in; one that is here already is replaced.
     pub fn add(&mut self, member: Member) {
         self.remove(member.id());

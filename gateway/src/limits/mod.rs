@@ -186,6 +186,9 @@ impl Limiter {
     }
 
     /// Waits for a turn to greet a client; who came first is served first. Not to be dropped before it is done.
+    ///
+    /// [`Turns`] bound who is ready to run, this bounds who has begun: each step of a greeting stands in line anew, so without
+    /// it all who come would be half done for long, and greeted at the end all together, when many have given up.
     pub async fn turn_to_connect(&self) -> SemaphorePermit<'_> {
         self.connects_pending.fetch_add(1, Ordering::Relaxed);
         let turn = self.connects.acquire().await.expect("it is never closed");
@@ -193,7 +196,8 @@ impl Limiter {
         turn
     }
 
-    /// Waits for a turn to read what a client has missed; who came first is served first.
+    /// Waits for a turn to read what a client has missed; who came first is served first. It bounds memory: what was read is
+    /// kept until it is sent, which [`Turns`] know nothing of.
     ///
     /// # Errors
     /// [`Refusal::RateLimited`] when too many wait already.

@@ -8,21 +8,24 @@ use std::{future::poll_fn, mem::replace, pin::pin, sync::Arc, task::Poll};
 
 use tokio::sync::Semaphore;
 
-/// How many of those who come are ready to run at the same time. Enough to keep every core busy; some dozen microseconds
-/// each, so that whoever waits behind all of them waits for less than a millisecond.
-const TURNS: usize = 8;
-
 /// Turns for those who come; who asks first goes first. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct Turns(Arc<Semaphore>);
 
 impl Default for Turns {
+    /// As many as half of the cores: the other half is left to everything else, however many come.
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(TURNS)))
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::new((cores / 2).max(1))
     }
 }
 
 impl Turns {
+    /// So many are ready to run at the same time.
+    fn new(turns: usize) -> Self {
+        Self(Arc::new(Semaphore::new(turns)))
+    }
+
     /// Does `work` in turns: each step that it can take without waiting is one.
     ///
     /// Not to be used within itself: who has a turn would wait for another.
@@ -56,9 +59,11 @@ mod tests {
 
     use super::*;
 
+    const TURNS: usize = 8;
+
     #[tokio::test]
     async fn all_get_their_turn_and_one_who_waits_keeps_nobody_out() {
-        let (turns, done, slow) = (Turns::default(), AtomicUsize::new(0), Notify::new());
+        let (turns, done, slow) = (Turns::new(TURNS), AtomicUsize::new(0), Notify::new());
         let work = (0..10 * TURNS).map(|n| {
             let (done, slow) = (&done, &slow);
             turns.of(async move {
@@ -78,7 +83,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_come_needs_no_turn() {
-        let (turns, steps) = (Turns::default(), AtomicUsize::new(0));
+        let (turns, steps) = (Turns::new(TURNS), AtomicUsize::new(0));
         let taken = turns.0.acquire_many(u32::try_from(TURNS).unwrap() - 1).await.unwrap();
         let is_coming = || steps.load(Ordering::Relaxed) == 0;
         let work = turns.of_coming(is_coming, async {

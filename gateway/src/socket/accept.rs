@@ -88,12 +88,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections until `shutdown`, each served by `router` in a task that `tracker` counts. Then nothing more is
-/// accepted, idle connections close, and requests in progress finish within the limit. Requests carry
+/// accepted, idle connections close, and requests in progress finish within the limit. Until its first request is handed on,
+/// a connection needs one of `turns` for what it does. Requests carry
 /// `ConnectInfo<SocketAddr>`. Upgraded connections and streams leave the count and are their handler's.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     allowed: AcceptLimits,
+    turns: Turns,
     shutdown: CancellationToken,
     tracker: TaskTracker,
 ) {
@@ -101,7 +103,6 @@ pub async fn serve(
         Arc::new(Semaphore::new(allowed.connections_max)),
         Counter::new(allowed.connections_per_address_max),
     );
-    let turns = Turns::default();
     let mut accepts: u32 = 0;
     loop {
         accepts = accepts.wrapping_add(1);

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{AcceptLimits, Incoming, RawSocket, upgrade};
 use crate::frame::{FrameError, FrameLimits, encode};
+use crate::limits::Turns;
 use crate::outbox::{Class, OUTBOX_BYTES_MAX, Outbox, OutboxContext, OutboxLimits, OutboxMetrics};
 
 /// Messages of the largest size whose echo may wait for a client.
@@ -38,7 +39,8 @@ pub async fn serve(listener: TcpListener, limits: FrameLimits, shutdown: Cancell
         let echo = echo.clone();
         async move { echo.accept(request) }
     });
-    super::serve(listener, router, AcceptLimits::default(), shutdown, tracker.clone()).await;
+    super::serve(listener, router, AcceptLimits::default(), Turns::default(), shutdown, tracker.clone())
+        .await;
     tracker.close();
     tracker.wait().await;
 }

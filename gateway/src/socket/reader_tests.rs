@@ -58,8 +58,10 @@ async fn assert_reads(mut reader: Reader, expected: &[Incoming]) {
 #[tokio::test]
 async fn any_split_of_the_bytes_reads_the_same() {
     let (stream, expected) = conversation();
+    // A message of so many pieces may take its time.
+    let limits = FrameLimits { message_time_max: Duration::from_mins(10), ..FrameLimits::default() };
     for step in [1, 2, 3, 5, 7, 13, 1000, stream.len()] {
-        let (reader, mut client) = reader(FrameLimits::default()).await;
+        let (reader, mut client) = reader(limits).await;
         let written = stream.clone();
         let writer = tokio::spawn(async move {
             for piece in written.chunks(step) {

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use deploy::PATIENCE;
 use gateway::{
     action::{self, AckMode, Limits, MembershipCache, Node},
     announcement::Announcement,
@@ -21,7 +22,7 @@ use gateway::{
     frame::FrameLimits,
     heartbeat::Heartbeat,
     http::{Origins, Routes, public_router},
-    limits::{Limiter, Settings},
+    limits::{Limiter, Settings, Turns},
     metrics::Metrics,
     online::OnlineUsers,
     outbox::{OutboxContext, OutboxLimits, OutboxMetrics},
@@ -65,8 +66,6 @@ const SECRET: &str = "only for tests: 0123456789abcdefghij";
 const TOKEN_SECONDS: u64 = 3_600;
 /// How long a revocation is in force here.
 pub const REVOCATION_LIFE: Duration = Duration::from_hours(1);
-/// Far above what anything here takes; only a failure waits for it.
-pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The page that may use the API beside those of its own host.
 pub const FRIEND: &str = "https://app.example";
 
@@ -215,7 +214,14 @@ async fn serve(routes: Routes, tracker: &TaskTracker, stop: &CancellationToken) 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let router = public_router(routes);
-    let served = socket::serve(listener, router, AcceptLimits::default(), stop.clone(), tracker.clone());
+    let served = socket::serve(
+        listener,
+        router,
+        AcceptLimits::default(),
+        Turns::default(),
+        stop.clone(),
+        tracker.clone(),
+    );
     tracker.spawn(served);
     address
 }

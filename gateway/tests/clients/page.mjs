@@ -3,13 +3,15 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { chromium } from 'playwright-core';
-import { env, main, openLink, run, step, token, until } from './lib.mjs';
+import { STEP_MS_MAX, env, main, openLink, run, step, token, until } from './lib.mjs';
 
 const [A, B] = [env('URL_A'), env('URL_B')];
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const shots = process.env.SHOT_DIR;
 const args = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  // In a container, the memory that it would share is too small for it.
+  '--disable-dev-shm-usage',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
 ];
 const DESKTOP = { width: 1100, height: 800 };
@@ -18,8 +20,8 @@ const PHONE = { width: 390, height: 844 };
 const [alice, bob] = [`alice-${run}`, `bob-${run}`];
 const conversation = `conv_${alice}_${bob}`;
 
-await main('page', 170_000, async () => {
-  const browser = await chromium.launch({ executablePath, args });
+await main('page', async () => {
+  const browser = await chromium.launch({ executablePath, args, timeout: 2 * STEP_MS_MAX });
   try {
     await talk(browser);
   } finally {
@@ -196,6 +198,7 @@ async function talk(browser) {
 
 async function person(browser, url, user, viewport, complaints) {
   const context = await browser.newContext({ viewport });
+  context.setDefaultTimeout(STEP_MS_MAX);
   const page = await context.newPage();
   page.on('pageerror', (error) => complaints.push(String(error)));
   page.on('console', (message) => /Content Security Policy/.test(message.text()) && complaints.push(message.text()));
@@ -209,7 +212,7 @@ async function person(browser, url, user, viewport, complaints) {
     context,
     texts,
     open: () => page.goto(`${url}/chat?user=${user}&conversation=${conversation}`),
-    is: (state) => page.locator(`body[data-connection="${state}"]`).waitFor({ timeout: 30_000 }),
+    is: (state) => page.locator(`body[data-connection="${state}"]`).waitFor(),
     has: (text) => until(`${user} sees ${text}`, async () => (await texts()).includes(text)),
     sees: (expected) => until(`${user} sees exactly ${expected.join(', ')}`, async () =>
       JSON.stringify(await texts()) === JSON.stringify(expected)),

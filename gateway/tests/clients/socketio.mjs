@@ -17,10 +17,12 @@ const BALANCER = process.env.URL_LB;
 const RELAYED = process.env.SOCKETIO_RELAYED;
 /** The servers are example servers on Node: what those cannot do is left out. */
 const IS_NODE = process.env.SOCKETIO_NODE === '1';
+/** Long enough for the next poll to be under way, in milliseconds. */
+const CALM_MS = 1_000;
 /** Enough requests that each node gets some that belong to the other's sessions. */
 const REQUESTS = 24;
 
-await main('socketio', 170_000, async () => {
+await main('socketio', async () => {
   await authentication();
   for (const mode of Object.keys(MODES)) await talk(mode);
   await chat();
@@ -277,7 +279,7 @@ async function namespaces() {
     second.connect();
     await until('it is connected', () => second.connected);
     assert.notEqual(main.id, second.id);
-    const who = async (socket) => (await socket.timeout(20_000).emitWithAck('register_user')).user_id;
+    const who = async (socket) => (await socket.timeout(60_000).emitWithAck('register_user')).user_id;
     assert.deepEqual([await who(main), await who(second)], [alice, bob]);
     second.disconnect();
     assert.equal(await who(main), alice);
@@ -301,7 +303,7 @@ async function breaks(mode) {
   const two = await inConversation(link.url, bob, conversation, MODES[mode]);
   const cut = async () => {
     // Between two polls a Node server would not notice, and could not recover.
-    if (IS_NODE) await pause(200);
+    if (IS_NODE) await pause(CALM_MS);
     link.cut();
     await until('bob notices', () => !two.connected);
   };

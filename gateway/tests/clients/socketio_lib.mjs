@@ -5,7 +5,7 @@ import { io } from 'socket.io-client';
 import { env, run, token, until } from './lib.mjs';
 
 /** Longest wait for one answer, in milliseconds. */
-const ANSWER_MS_MAX = 20_000;
+const ANSWER_MS_MAX = 60_000;
 /** Options for each way to connect. */
 export const MODES = { polling: { transports: ['polling'] }, websocket: { transports: ['websocket'] }, upgrade: {} };
 

@@ -10,7 +10,7 @@ const [BALANCER, DONE] = [env('URL_LB'), env('DONE')];
 /** Messages before the nodes are replaced, at least, and after. */
 const MORE = 5;
 
-await main('socketio_replaced', 170_000, async () => {
+await main('socketio_replaced', async () => {
   const [alice, bob] = [user('alice'), user('bob')];
   const conversation = direct(alice, bob);
   const [one, two] = await step('two users poll through the balancer', async () => {

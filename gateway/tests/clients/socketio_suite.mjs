@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { close, handshake, heartbeat, upgrade } from './engineio_checks.mjs';
 import { startReference } from './reference.mjs';
 import { suite } from './suite.mjs';
-import { Engine, SEPARATOR, pause } from './wire.mjs';
+import { Engine, PACE, SEPARATOR, pause } from './wire.mjs';
 
 const engine = await new Engine(process.env.URL ?? (await startReference('socketio_echo')), '/socket.io/').listening();
 const bytes = (...values) => Buffer.from(values);
@@ -160,7 +160,7 @@ const namespaces = [
     const wire = await joined();
     wire.send('41');
     // The Node server takes its time over a disconnect, and closes the session if the connect is faster.
-    await pause(20);
+    await pause(20 * PACE);
     const again = await join(wire);
     assert.notEqual(again, wire.sid);
     await echoes(wire);
@@ -241,37 +241,23 @@ const events = [
   }],
 ];
 
-/** The next packets of a polling session. */
-async function polled(sid, count) {
-  const packets = [];
-  while (packets.length < count) {
-    const { status, text } = await engine.poll(sid);
-    assert.equal(status, 200, text);
-    for (const packet of text.split(SEPARATOR)) {
-      if (packet === '2') await engine.post(sid, '3');
-      else packets.push(packet);
-    }
-  }
-  return packets;
-}
-
 const polling = [
   ['polling: connect, message, acknowledgement, attachments', async () => {
     const { sid } = await engine.open();
     await engine.post(sid, '40{"token":"123"}');
-    const [answer, auth] = await polled(sid, 2);
+    const [answer, auth] = await engine.polled(sid, 2);
     assert.notEqual(json(answer, '40').sid, sid);
     assert.deepEqual(json(auth, '42'), ['auth', { token: '123' }]);
     const binary = `b${bytes(1, 2, 3).toString('base64')}`;
     const packets = ['42["message","a"]', '429["message-with-ack","b"]', '451-["message",{"_placeholder":true,"num":0}]', binary];
     await engine.post(sid, packets.join(SEPARATOR));
-    assert.deepEqual(await polled(sid, 4),
+    assert.deepEqual(await engine.polled(sid, 4),
       ['42["message-back","a"]', '439["b"]', '451-["message-back",{"_placeholder":true,"num":0}]', binary]);
   }],
   ['polling: an upgrade in the middle of a talk loses nothing and repeats nothing', async () => {
     const { sid } = await engine.open();
     await engine.post(sid, '40');
-    await polled(sid, 2);
+    await engine.polled(sid, 2);
     const wire = await engine.upgrade(sid).open();
     wire.send('2probe');
     assert.equal(await wire.next(), '3probe');

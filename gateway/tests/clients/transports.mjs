@@ -24,7 +24,7 @@ function fallbackClient(url, user, transports) {
   });
 }
 
-await main('transports', 170_000, async () => {
+await main('transports', async () => {
   for (const transport of ['sse', 'http_stream']) await talk(transport);
   await fallBack();
 });

@@ -1,14 +1,15 @@
 //! A log in memory, a store in a file, and a persister between them.
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+mod watched;
 
-use async_trait::async_trait;
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
 use parking_lot::Mutex;
 use persister::{Parts, PersisterConfig};
 use shared::{
     broker::{
-        Accepted, Broker, BrokerError, Inbound, LogPosition,
+        Accepted, Broker, Inbound,
         memory::{Memory, MemoryBroker},
         sequence::Limits,
     },
@@ -16,7 +17,7 @@ use shared::{
         Body, ClientMessageId, ConversationId, Direction, Message, MessageId, MessageKind, NodeId, Partition,
         Seq, UserId,
     },
-    log::{Backlog, Log, LogBatch, LogEntry, LogReader, Trimmed, memory::MemoryLog},
+    log::{Log, memory::MemoryLog},
     publisher::Publisher,
     record::Payload,
     store::{HistoryRange, Store, sqlite::SqliteStore},
@@ -24,10 +25,11 @@ use shared::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use deploy::eventually;
+pub use watched::{Watcher, watched};
+
 /// Few, so that a partition is met by more than one conversation.
 pub const PARTITIONS: u16 = 4;
-/// Longest wait for something that must happen; only a failure waits for it.
-const DEADLINE: Duration = Duration::from_secs(30);
 const DATABASE: &str = "starling.db";
 /// The conversations that the tests use.
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -164,77 +166,23 @@ impl Running {
     }
 }
 
-/// Tries until it comes out as wanted.
-pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let tries = async {
-        loop {
-            if let Some(done) = attempt().await {
-                return done;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, tries).await.expect("it never came out as wanted")
-}
+/// Notes which partitions the one reader of a log has.
+#[derive(Default)]
+pub struct Assigned(Mutex<BTreeSet<Partition>>);
 
-/// A log that notes which partitions its one reader is assigned.
-pub struct Watched {
-    inner: Arc<dyn Log>,
-    assigned: Arc<Mutex<BTreeSet<Partition>>>,
-}
+impl Assigned {
+    pub fn over(log: &Arc<dyn Log>) -> (Arc<dyn Log>, Arc<Self>) {
+        let assigned = Arc::<Self>::default();
+        (watched(Arc::clone(log), &assigned), assigned)
+    }
 
-impl Watched {
-    pub fn over(inner: Arc<dyn Log>) -> (Arc<dyn Log>, Arc<Mutex<BTreeSet<Partition>>>) {
-        let assigned = Arc::<Mutex<BTreeSet<Partition>>>::default();
-        (Arc::new(Self { inner, assigned: Arc::clone(&assigned) }), assigned)
+    pub fn now(&self) -> BTreeSet<Partition> {
+        self.0.lock().clone()
     }
 }
 
-#[async_trait]
-impl Log for Watched {
-    fn partitions(&self) -> u16 {
-        self.inner.partitions()
-    }
-    async fn reader(&self) -> Result<Box<dyn LogReader>, BrokerError> {
-        Ok(Box::new(WatchedReader {
-            inner: self.inner.reader().await?,
-            assigned: Arc::clone(&self.assigned),
-        }))
-    }
-    async fn notify_stored(&self, notices: &[(Partition, LogPosition)]) -> Result<(), BrokerError> {
-        self.inner.notify_stored(notices).await
-    }
-    async fn dead_letter(
-        &self,
-        partition: Partition,
-        entry: &LogEntry,
-        reason: &str,
-    ) -> Result<(), BrokerError> {
-        self.inner.dead_letter(partition, entry, reason).await
-    }
-    async fn backlog(&self) -> Result<Vec<Backlog>, BrokerError> {
-        self.inner.backlog().await
-    }
-}
-
-struct WatchedReader {
-    inner: Box<dyn LogReader>,
-    assigned: Arc<Mutex<BTreeSet<Partition>>>,
-}
-
-#[async_trait]
-impl LogReader for WatchedReader {
-    fn assign(&mut self, partitions: &[Partition]) {
-        *self.assigned.lock() = partitions.iter().copied().collect();
-        self.inner.assign(partitions);
-    }
-    async fn read(&mut self, limit: usize, wait: Duration) -> Result<Vec<LogBatch>, BrokerError> {
-        self.inner.read(limit, wait).await
-    }
-    fn rewind(&mut self) {
-        self.inner.rewind();
-    }
-    async fn trim(&mut self, upto: &[(Partition, LogPosition)]) -> Result<Vec<Trimmed>, BrokerError> {
-        self.inner.trim(upto).await
+impl Watcher for Assigned {
+    fn assigned(&self, _: usize, partitions: &[Partition]) {
+        *self.0.lock() = partitions.iter().copied().collect();
     }
 }

@@ -26,6 +26,8 @@ use crate::{
 const SCRIPT: &str = include_str!("connections.lua");
 /// How many calls go out at once.
 const CALLS_PER_REQUEST_MAX: usize = 500;
+/// How many of those who come or go one by one go out together: while Redis does that much, others wait.
+const TOGETHER_MAX: usize = 64;
 /// Most users that one call takes from a partition.
 const TAKEN_PER_CALL_MAX: usize = 500;
 
@@ -63,15 +65,14 @@ impl RedisConnections {
         let script = Script::new(SCRIPT);
         let users = Users { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms };
         let users = Arc::new(users);
-        let (enter, leave) = (Arc::clone(&users), Arc::clone(&users));
-        let entering = Gather::new(CALLS_PER_REQUEST_MAX, move |records: Vec<Arc<ConnectionRecord>>| {
-            let users = Arc::clone(&enter);
-            async move { users.enter_each(&records).await }
-        });
-        let leaving = Gather::new(CALLS_PER_REQUEST_MAX, move |gone: Vec<_>| {
-            let users = Arc::clone(&leave);
-            async move { users.leave(&gone).await }
-        });
+        let entering =
+            Gather::new(
+                &users,
+                TOGETHER_MAX,
+                |users, records| async move { users.enter_each(&records).await },
+            );
+        let leaving =
+            Gather::new(&users, TOGETHER_MAX, |users, gone| async move { users.leave(&gone).await });
         Ok(Self { users, entering, leaving })
     }
 }

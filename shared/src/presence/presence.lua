@@ -1,5 +1,5 @@
 -- Who is in one conversation. Whatever is asked, what has expired goes first, so that counting is cheap: the number of
--- connections is a count of the zset, the number of users the length of the third hash.
+-- connections is that of the zset, the number of users the length of the third hash.
 --
 -- KEYS  1 zset client → expiry  2 hash client → "USER\nJSON"  3 hash user → how many connections
 -- ARGV  1 what is asked:
@@ -25,8 +25,9 @@ end
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local alive = string.format('(%.0f', now)
-for _, client in ipairs(redis.call('ZRANGE', KEYS[1], '-inf', string.format('%.0f', now), 'BYSCORE',
-    'LIMIT', 0, PURGED_MAX)) do
+local expired = redis.call('ZRANGE', KEYS[1], '-inf', string.format('%.0f', now), 'BYSCORE',
+    'LIMIT', 0, PURGED_MAX)
+for _, client in ipairs(expired) do
   forget(client)
 end
 
@@ -56,7 +57,9 @@ elseif asked == 'list' then
   return found
 end
 
-local clients = redis.call('ZCOUNT', KEYS[1], alive, '+inf')
+-- Where all that has expired is gone, whoever remains is there.
+local clients = #expired < PURGED_MAX and redis.call('ZCARD', KEYS[1])
+    or redis.call('ZCOUNT', KEYS[1], alive, '+inf')
 if asked == 'stats' then
   return {clients, redis.call('HLEN', KEYS[3])}
 end

@@ -21,6 +21,8 @@ use crate::{
 const SCRIPT: &str = include_str!("presence.lua");
 /// How many calls go out at once.
 const CALLS_PER_REQUEST_MAX: usize = 500;
+/// How many of those who come or go one by one go out together: while Redis does that much, others wait.
+const TOGETHER_MAX: usize = 64;
 /// How many connections one call enters, lest a script keep others waiting.
 const ENTRIES_PER_CALL_MAX: usize = 200;
 
@@ -58,15 +60,10 @@ impl RedisPresence {
         let script = Script::new(SCRIPT);
         let rooms = Rooms { keys: Keys::new(config.partitions), pool: config.pool()?, script, ttl_ms };
         let rooms = Arc::new(rooms);
-        let (enter, leave) = (Arc::clone(&rooms), Arc::clone(&rooms));
-        let entering = Gather::new(CALLS_PER_REQUEST_MAX, move |entries: Vec<PresenceEntry>| {
-            let rooms = Arc::clone(&enter);
-            async move { rooms.enter(&entries).await }
-        });
-        let leaving = Gather::new(CALLS_PER_REQUEST_MAX, move |gone: Vec<_>| {
-            let rooms = Arc::clone(&leave);
-            async move { rooms.leave(&gone).await }
-        });
+        let entering =
+            Gather::new(&rooms, TOGETHER_MAX, |rooms, entries| async move { rooms.enter(&entries).await });
+        let leaving =
+            Gather::new(&rooms, TOGETHER_MAX, |rooms, gone| async move { rooms.leave(&gone).await });
         Ok(Self { rooms, entering, leaving })
     }
 }

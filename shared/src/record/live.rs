@@ -73,6 +73,11 @@ pub fn decode_live(conversation: &ConversationId, bytes: &Bytes) -> Result<Event
     })
 }
 
+/// Whether a record tells that somebody has joined or left: news for those alone who want to see that.
+pub fn is_coming_or_going(record: &[u8]) -> bool {
+    matches!(record.first(), Some(b'J' | b'L'))
+}
+
 fn decode_who(bytes: &Bytes) -> Result<ClientInfo, RecordError> {
     serde_json::from_slice(&bytes[1..]).map_err(|_| RecordError::Field("client"))
 }

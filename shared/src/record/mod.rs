@@ -8,5 +8,7 @@
 mod live;
 mod payload;
 
-pub use live::{RecordError, decode_live, encode_ephemeral, encode_message, message_header};
+pub use live::{
+    RecordError, decode_live, encode_ephemeral, encode_message, is_coming_or_going, message_header,
+};
 pub use payload::{Payload, decode_payload, encode_payload};

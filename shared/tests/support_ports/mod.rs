@@ -1,9 +1,9 @@
 //! What the suites of the ports share: both implementations, and something to say.
 #![expect(dead_code, reason = "each suite uses a part of it")]
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use deploy::{RedisCluster, RedisClusterOptions, RedisOptions, RedisServer};
+use deploy::{PATIENCE, RedisCluster, RedisClusterOptions, RedisOptions, RedisServer};
 use shared::{
     broker::{
         Accepted, Broker, Inbound, Publication, Publish,
@@ -22,8 +22,6 @@ use uuid::Uuid;
 
 /// Few, so that a partition is met by more than one conversation.
 pub const PARTITIONS: u16 = 4;
-/// Longest wait for something that must happen; only a failure waits for it.
-pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One implementation of the ports, with its own empty state.
 pub trait Environment: Sized {
@@ -61,7 +59,8 @@ impl OnRedis {
     /// With more lines for the server's configuration.
     pub async fn with_lines(limits: Limits, lines: &[&str]) -> Self {
         let extra = lines.iter().map(|line| (*line).to_owned()).collect();
-        let server = RedisServer::start(RedisOptions { extra, ..RedisOptions::default() }).await.unwrap();
+        let options = RedisOptions { extra, ..RedisOptions::without_disk() };
+        let server = RedisServer::start(options).await.unwrap();
         let config = RedisConfig { partitions: PARTITIONS, limits, ..RedisConfig::new(server.url()) };
         Self { server, config }
     }
@@ -101,7 +100,7 @@ pub struct OnCluster {
 impl OnCluster {
     /// Runs all cases of a suite on one cluster; each finds it empty.
     pub async fn run(cases: impl Future<Output = ()>) {
-        let server = RedisOptions { fsync_always: false, ..RedisOptions::default() };
+        let server = RedisOptions::without_disk();
         let cluster = RedisClusterOptions { server, ..RedisClusterOptions::default() };
         let cluster = RedisCluster::start(cluster).await.unwrap();
         SERVERS.scope(cluster.servers().iter().map(RedisServer::url).collect(), cases).await;
@@ -241,7 +240,7 @@ impl Ear {
     }
 
     pub async fn next(&mut self) -> Inbound {
-        tokio::time::timeout(DEADLINE, self.0.recv())
+        tokio::time::timeout(PATIENCE, self.0.recv())
             .await
             .expect("nothing arrives")
             .expect("the broker lives")
@@ -259,17 +258,4 @@ impl Ear {
     pub fn is_silent(&mut self) -> bool {
         self.0.is_empty()
     }
-}
-
-/// Tries until it comes out as wanted.
-pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let tries = async {
-        loop {
-            if let Some(done) = attempt().await {
-                return done;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, tries).await.expect("it never came out as wanted")
 }

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use deploy::{PostgresOptions, PostgresServer};
-use shared::store::{Store, postgres::PostgresStore, sqlite::SqliteStore};
+use shared::{
+    domain::{ConversationId, UserId},
+    store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
+};
 use tempfile::TempDir;
 
 /// Where the suite gets its stores from: one name, one database.
@@ -39,4 +42,28 @@ impl Bed {
             Self::Postgres(server) => Arc::new(PostgresStore::connect(&server.url(name)).await.unwrap()),
         }
     }
+}
+
+/// Makes one test of the function `suite` for each store.
+#[macro_export]
+macro_rules! on_both_stores {
+    () => {
+        #[tokio::test(flavor = "multi_thread")]
+        async fn sqlite() {
+            suite(&Bed::Sqlite(tempfile::tempdir().unwrap())).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn postgres() {
+            suite(&Bed::postgres().await).await;
+        }
+    };
+}
+
+pub fn room(name: &str) -> ConversationId {
+    ConversationId::parse(name).unwrap()
+}
+
+pub fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
 }

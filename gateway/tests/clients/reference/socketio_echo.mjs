@@ -3,12 +3,13 @@
 import { createServer } from 'node:http';
 import { Server } from 'socket.io';
 
+const pace = Number(process.env.PACE ?? 1);
 const http = createServer((_, response) => response.writeHead(404).end());
 const io = new Server(http, {
-  pingInterval: 300,
-  pingTimeout: 200,
+  pingInterval: 300 * pace,
+  pingTimeout: 200 * pace,
   maxHttpBufferSize: 1_000_000,
-  connectTimeout: 1000,
+  connectTimeout: 1000 * pace,
   cors: { origin: '*' },
 });
 io.on('connection', (socket) => {

@@ -2,17 +2,20 @@
 //!
 //! May use: Redis, and what the port names. Deliberately absent: every decision that is not the port's.
 //! [`connection`] says why a reconnect cannot defeat the fence, `publish.lua` is the seq rule, [`keys`] names
-//! everything, [`route`] finds the server of a Redis Cluster, [`subscriber`] is the way back to the node.
+//! everything, [`route`] finds the server of a Redis Cluster, [`subscriber`] is the way back to the node, [`tails`] is what
+//! those read who come back.
 
 pub(crate) mod connection;
 pub(crate) mod keys;
 pub(crate) mod line;
 pub(crate) mod route;
 mod salvage;
+mod signals;
 pub(crate) mod subscriber;
+mod tails;
 mod topology;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,7 +25,9 @@ use self::{
     connection::Held,
     keys::{Keys, Slot},
     route::{Commands, Pool},
+    signals::Signals,
     subscriber::Subscriber,
+    tails::Tails,
 };
 use super::{
     Accepted, Audience, Broker, BrokerError, EntryId, LogPosition, Publication, Publish, Recent, Sink,
@@ -30,7 +35,7 @@ use super::{
 };
 use crate::{
     domain::{ConversationId, Epoch, Message, NodeId, PARTITIONS_DEFAULT, Partition, Seq},
-    record::{decode_payload, encode_payload},
+    record::encode_payload,
 };
 
 /// How many positions are asked for at once.
@@ -121,6 +126,8 @@ pub struct RedisBroker {
     keys: Arc<Keys>,
     commands: Arc<Commands>,
     subscriber: Subscriber,
+    signals: Signals,
+    tails: Tails,
     publish: Script,
     seed: Script,
 }
@@ -133,10 +140,13 @@ impl RedisBroker {
     pub async fn connect(config: RedisConfig) -> Result<Self, BrokerError> {
         let keys = Arc::new(Keys::new(config.partitions));
         let commands = Arc::new(Commands::connect(&config).await?);
+        let aside = Arc::new(Commands::connect(&config).await?);
         let subscriber = Subscriber::new(&config, Arc::clone(&keys), Arc::clone(&commands));
+        let signals = Signals::new(Arc::clone(&keys), Arc::clone(&aside));
+        let tails = Tails::new(Arc::clone(&keys), aside);
         let publish = Script::new(include_str!("publish.lua"));
         let seed = Script::new(include_str!("seed.lua"));
-        Ok(Self { config, keys, commands, subscriber, publish, seed })
+        Ok(Self { config, keys, commands, subscriber, signals, tails, publish, seed })
     }
 
     async fn call_publish(&self, held: &mut Held, publish: &Publish) -> RedisResult<String> {
@@ -218,19 +228,6 @@ fn parse_publication(text: &str) -> Option<Publication> {
     Some(Publication::Accepted(Accepted { seq, prev, time, position, duplicate }))
 }
 
-/// An entry of a hot tail: its id, and its fields by turns.
-type TailEntry = (String, Vec<Vec<u8>>);
-
-/// Reads an entry of the hot tail; `None` when it is none of ours.
-fn parse_tail_entry(conversation: &ConversationId, (id, fields): TailEntry) -> Option<Message> {
-    let mut fields: HashMap<Vec<u8>, Vec<u8>> =
-        fields.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-    let number = |name: &[u8]| std::str::from_utf8(fields.get(name)?).ok()?.parse().ok();
-    let (prev, time) = (Seq(number(b"p")?), number(b"t")?);
-    let payload = decode_payload(&Bytes::from(fields.remove(&b"r"[..])?)).ok()?;
-    Some(payload.at(conversation.clone(), Seq(EntryId::parse(&id)?.ms), prev, time))
-}
-
 #[async_trait]
 impl Broker for RedisBroker {
     fn partitions(&self) -> u16 {
@@ -304,9 +301,7 @@ impl Broker for RedisBroker {
     }
 
     async fn signal(&self, conversation: &ConversationId, record: Bytes) -> Result<(), BrokerError> {
-        let mut command = redis::cmd("SPUBLISH");
-        command.arg(self.keys.channel(conversation)).arg(&record[..]);
-        self.send(self.keys.slot_of(conversation), &command).await
+        self.signals.publish(conversation, record).await
     }
 
     async fn recent(
@@ -315,27 +310,13 @@ impl Broker for RedisBroker {
         after: Seq,
         limit: usize,
     ) -> Result<Recent, BrokerError> {
-        // One transaction: the end that is reported is that of the very moment at which the tail was read.
-        let mut both = redis::pipe();
-        both.atomic()
-            .cmd("XRANGE")
-            .arg(self.keys.tail(conversation))
-            .arg(format!("({after}-0"))
-            .arg("+")
-            .arg("COUNT")
-            .arg(limit)
-            .cmd("HGET")
-            .arg(self.keys.position(conversation))
-            .arg("s");
-        let slot = self.keys.slot_of(conversation);
-        let both = &both;
-        let read = |mut held: Held| async move { both.query_async(&mut held.connection).await };
-        let (entries, top): (Vec<TailEntry>, Option<u64>) = self.commands.run(slot, read).await?;
-        let messages = entries.into_iter().map(|entry| parse_tail_entry(conversation, entry));
-        Ok(Recent::join(messages, after, top.map(Seq)))
+        self.tails.recent(conversation, after, limit).await
     }
 
     async fn positions(&self, conversations: &[ConversationId]) -> Result<Vec<Option<Seq>>, BrokerError> {
+        if let [conversation] = conversations {
+            return Ok(vec![self.tails.end(conversation).await?]);
+        }
         let mut positions = Vec::with_capacity(conversations.len());
         for some in conversations.chunks(POSITIONS_PER_REQUEST_MAX) {
             let asked = self.commands.spread(

@@ -41,11 +41,10 @@ pub(super) struct Together {
 
 impl Together {
     pub fn new(pool: &Pool) -> Self {
-        let (last_seqs, memberships, receipts) = (pool.clone(), pool.clone(), pool.clone());
         Self {
-            last_seqs: Gather::new(TOGETHER_MAX, move |ids| read_last_seqs(last_seqs.clone(), ids)),
-            memberships: Gather::new(TOGETHER_MAX, move |asked| read_memberships(memberships.clone(), asked)),
-            receipts: Gather::new(TOGETHER_MAX, move |ids| read_receipts(receipts.clone(), ids)),
+            last_seqs: Gather::new(pool, TOGETHER_MAX, read_last_seqs),
+            memberships: Gather::new(pool, TOGETHER_MAX, read_memberships),
+            receipts: Gather::new(pool, TOGETHER_MAX, read_receipts),
         }
     }
 }
