@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod peers;
 pub mod pending;
 pub mod protocol;
+pub mod refresh;
 pub mod revocation;
 pub mod roster;
 pub mod session;

@@ -9,6 +9,10 @@ use gateway::{
     config::{Flags, Tool},
 };
 
+/// Memory that a storm has needed is given back, and who comes costs less than with that of libc: see loadtest/results.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,16 +17,12 @@ use shared::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::ephemeral::Ephemeral;
+use crate::{ephemeral::Ephemeral, refresh::Refresh};
 
 /// How often those who are gone are looked for.
 const SWEEP: Duration = Duration::from_secs(3);
-/// How often a connection is refreshed while it may live once.
-const REFRESHES_PER_LIFE: u32 = 3;
 /// How many users the others are told of at once.
 const TELLS_AT_ONCE: usize = 64;
-/// Most connections in one refresh call.
-const REFRESH_CONNECTIONS_MAX: usize = 512;
 
 /// Why nobody knows who is online.
 #[derive(Debug, thiserror::Error)]
@@ -146,18 +142,18 @@ impl OnlineUsers {
 
     /// Refreshes every connection that is here, for ever; each lives `life` without it.
     pub async fn refresh(&self, life: Duration) {
-        let mut tick = tokio::time::interval(life / REFRESHES_PER_LIFE);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut refresh = Refresh::new(life);
         loop {
-            tick.tick().await;
-            let all: Vec<Arc<ConnectionRecord>> = self.here.lock().values().cloned().collect();
-            for some in all.chunks(REFRESH_CONNECTIONS_MAX) {
-                if let Err(error) = enter(&*self.connections, &self.ephemeral, some).await {
-                    tracing::warn!(%error, "connections cannot be refreshed");
-                    break;
-                }
-                self.remove_stale(some).await;
+            let some = refresh.part(|| self.here.lock().keys().copied().collect()).await;
+            let records: Vec<Arc<ConnectionRecord>> = {
+                let here = self.here.lock();
+                some.iter().filter_map(|client| here.get(client).cloned()).collect()
+            };
+            if let Err(error) = enter(&*self.connections, &self.ephemeral, &records).await {
+                tracing::warn!(%error, "connections cannot be refreshed");
+                refresh.give_up();
             }
+            self.remove_stale(&records).await;
         }
     }
 

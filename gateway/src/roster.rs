@@ -17,17 +17,13 @@ use shared::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::ephemeral::Ephemeral;
+use crate::{ephemeral::Ephemeral, refresh::Refresh};
 
 /// Most connections in a conversation whose comings and goings are told to the others: above it the news would cost
 /// more than the messages.
 const JOIN_LEAVE_CLIENTS_MAX: u32 = 500;
-/// How often an entry is refreshed while it may live once.
-const REFRESHES_PER_LIFE: u32 = 3;
 /// How often it is told how many are in a crowd.
 const OCCUPANCY_INTERVAL: Duration = Duration::from_secs(2);
-/// Most entries in one refresh call.
-const REFRESH_ENTRIES_MAX: usize = 512;
 
 /// This node's part of the presence.
 pub struct Roster {
@@ -111,23 +107,19 @@ impl Roster {
 
     /// Refreshes everyone who is here, for ever; an entry lives `life` without it.
     pub async fn run(&self, life: Duration) {
-        let mut tick = tokio::time::interval(life / REFRESHES_PER_LIFE);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut refresh = Refresh::new(life);
         loop {
-            tick.tick().await;
-            let entries: Vec<PresenceEntry> = self
-                .here
-                .lock()
-                .iter()
-                .map(|((conversation, _), who)| (conversation.clone(), who.clone()))
-                .collect();
-            for chunk in entries.chunks(REFRESH_ENTRIES_MAX) {
-                if let Err(error) = self.presence.enter(chunk).await {
-                    tracing::warn!(%error, "presence cannot be refreshed");
-                    break;
-                }
-                self.remove_stale(chunk).await;
+            let some = refresh.part(|| self.here.lock().keys().cloned().collect()).await;
+            let entries: Vec<PresenceEntry> = {
+                let here = self.here.lock();
+                let entry = |key| here.get_key_value(key).map(|((room, _), who)| (room.clone(), who.clone()));
+                some.iter().filter_map(entry).collect()
+            };
+            if let Err(error) = self.presence.enter(&entries).await {
+                tracing::warn!(%error, "presence cannot be refreshed");
+                refresh.give_up();
             }
+            self.remove_stale(&entries).await;
         }
     }
 
