@@ -30,6 +30,15 @@ async fn begin_stream(address: &str, path: &str) {
     assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&said));
 }
 
+/// Asks for the path in a way that is no HTTP, which ends the connection; what was wrong with it is in the log.
+async fn ask_wrongly(address: &str, path: &str) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/9.9\r\nhost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.unwrap().unwrap();
+    assert!(!said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&said));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_in_no_log_and_in_no_metric() {
     let env = [("STARLING_TOKEN_HMAC_SECRET", SECRET), ("RUST_LOG", "trace")];
@@ -48,6 +57,7 @@ async fn a_token_is_in_no_log_and_in_no_metric() {
         assert_eq!(http::get::<Value>(&history, Some(token)).await.is_ok(), is_good);
         let connect = format!("%7B%22id%22%3A1%2C%22connect%22%3A%7B%22token%22%3A%22{token}%22%7D%7D");
         begin_stream(&gateway.address(), &format!("/connection/sse?cf_connect={connect}")).await;
+        ask_wrongly(&gateway.address(), &format!("/connection/sse?cf_connect={connect}")).await;
         // No route at all.
         assert_eq!(http_get(&format!("{url}/nothing?token={token}")).await.unwrap().status, 404);
     }
@@ -56,7 +66,8 @@ async fn a_token_is_in_no_log_and_in_no_metric() {
     gateway.process().wait_exit(PATIENCE).await.unwrap();
     let log = std::fs::read_to_string(gateway.process().log_path()).unwrap();
     // It was written, and as much of it as there is.
-    assert!(log.contains("DEBUG") && metrics.contains("starling_connections_opened_total 2"), "{metrics}");
+    assert!(log.contains("DEBUG"), "{log}");
+    assert!(metrics.contains("starling_connections_opened_total 2"), "{metrics}");
     for token in &tokens {
         let signature = token.rsplit('.').next().unwrap();
         let payload = token.split('.').nth(1).unwrap();
