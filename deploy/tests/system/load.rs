@@ -181,6 +181,20 @@ async fn a_search_for_the_capacity_counts_what_is_under_way_and_says_what_broke(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_message_is_followed_by_another() {
+    let env = [
+        ("STARLING_TOKEN_HMAC_SECRET", SECRET),
+        ("STARLING_PUBLISHES_PER_USER_PER_SECOND", "10"),
+        ("STARLING_PUBLISHES_PER_USER_BURST", "4"),
+    ];
+    let node = Standalone::start_with(&env).await;
+    let (_, report) = run(&node, &["fanout", "--members=3", "--outstanding=8"]).await;
+    let refused = report["total"]["refused"].as_object().unwrap().values().filter_map(Value::as_u64);
+    // If those that are under way ended with their refusal, there would be no more than so many.
+    assert!(refused.sum::<u64>() > 8, "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_gone_ends_the_run() {
     let mut node = Standalone::start().await;
     let url = node.url();

@@ -1,9 +1,10 @@
 //! What a client does about what it hears: notes deliveries, joins, and reads up what it missed.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::sleep;
 
 use super::{
     open::Ended,
@@ -17,6 +18,8 @@ use crate::{
 
 /// Messages on a page of the history that is read over HTTP.
 const PAGE_MESSAGES: u32 = 100;
+/// How long a publisher that is refused waits before it sends something else.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 /// Messages of one room that may wait until the history before them is read; what comes on top is lost, and counts so.
 const HELD_MESSAGES_MAX: usize = 100_000;
 
@@ -81,6 +84,9 @@ impl Seat {
             Heard::Refused { id, code } => match state.waiting.remove(&id) {
                 Some(Waiting::Send { .. }) => {
                     *self.bench.counts.borrow_mut().refused.entry(code).or_default() += 1;
+                    if now_us < self.repeats_until_us.get() {
+                        tokio::task::spawn_local(Rc::clone(self).publish_later());
+                    }
                 }
                 Some(Waiting::Signal) => self.bench.signals_refused.set(true),
                 Some(Waiting::Join(_) | Waiting::Page(_)) | None => return Err(Ended::Refused(code)),
@@ -100,6 +106,15 @@ impl Seat {
             Heard::Closed(code) => return Err(Ended::Closed(code)),
         }
         Ok(())
+    }
+
+    /// Takes the place of a message that was refused, so that as many as before are under way.
+    async fn publish_later(self: Rc<Self>) {
+        sleep(REFUSED_PAUSE).await;
+        let now_us = self.bench.now_us();
+        if now_us < self.repeats_until_us.get() {
+            self.publish(now_us);
+        }
     }
 
     /// A request was done, and its answer says nothing more.
